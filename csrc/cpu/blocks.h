@@ -1,0 +1,182 @@
+// The block kernels, compiled once per instruction set: included inside its namespace after its lanes and formulas.h.
+// Operands may alias only where they coincide (in-place updates), hence the ivdep.
+
+constexpr int64_t kGroup = 4 * kWidth;  // elements made by one pass: kWidth counters of four words
+
+// The words of counters first .. first + kWidth, permuted so that transpose4 leaves elements in their natural order.
+FASTDIFF_INLINE void philox_words(u64 even, u64 odd, const NoiseKey& key, u32 w[4]) {
+  const uint32_t key0 = (uint32_t)key.key, key1 = (uint32_t)(key.key >> 32);
+  u64 e1 = broadcast<u64>((uint32_t)key.draw), e2 = broadcast<u64>((uint32_t)(key.draw >> 32)), e3 = broadcast<u64>(key.stream);
+  u64 o1 = e1, o2 = e2, o3 = e3;
+  philox4x32_10(even, e1, e2, e3, key0, key1);
+  philox4x32_10(odd, o1, o2, o3, key0, key1);
+  const u64 low = broadcast<u64>(0xFFFFFFFFu);
+  w[0] = (u32)((even & low) | (odd << 32));
+  w[1] = (u32)((e1 & low) | (o1 << 32));
+  w[2] = (u32)((e2 & low) | (o2 << 32));
+  w[3] = (u32)((e3 & low) | (o3 << 32));
+}
+
+template <Noise kind>
+FASTDIFF_INLINE void noise_group(u64 even, u64 odd, const NoiseKey& key, float* out) {
+  u32 w[4];
+  philox_words(even, odd, key, w);
+  f32 z[4];
+  if constexpr (kind == Noise::normal) {
+    box_muller(w[0], w[1], z[0], z[1]);
+    box_muller(w[2], w[3], z[2], z[3]);
+  } else {
+    for (int j = 0; j < 4; ++j) z[j] = kind == Noise::uniform ? unit_open_above(w[j]) : word_sign(w[j]);
+  }
+  transpose4(z[0], z[1], z[2], z[3]);
+  std::memcpy(out, z, sizeof z);
+}
+
+// Counters of a group's even and odd 64-bit lanes: 32-bit lane p holds counter (kWidth/4)*(p%4) + p/4.
+FASTDIFF_INLINE void group_counters(u64& even, u64& odd) {
+  for (int q = 0; q < kWidth / 2; ++q) {
+    even[q] = kWidth / 4 * (2 * q % 4) + 2 * q / 4;
+    odd[q] = kWidth / 4 * ((2 * q + 1) % 4) + (2 * q + 1) / 4;
+  }
+}
+
+template <Noise kind>
+static void noise_blocks(float* out, const NoiseKey& key, int64_t first, int64_t blocks) {
+  u64 even{}, odd{};
+  group_counters(even, odd);
+  even += broadcast<u64>(first);
+  odd += broadcast<u64>(first);
+  const u64 step = broadcast<u64>(kWidth);
+  for (; blocks >= kWidth; blocks -= kWidth, out += kGroup) {
+    noise_group<kind>(even, odd, key, out);
+    even += step;
+    odd += step;
+  }
+  if (blocks > 0) {
+    float rest[kGroup];
+    noise_group<kind>(even, odd, key, rest);
+    std::memcpy(out, rest, 4 * blocks * sizeof(float));
+  }
+}
+
+static void noise(Noise kind, float* out, NoiseKey key, int64_t first, int64_t blocks) {
+  if (kind == Noise::normal) return noise_blocks<Noise::normal>(out, key, first, blocks);
+  if (kind == Noise::uniform) return noise_blocks<Noise::uniform>(out, key, first, blocks);
+  return noise_blocks<Noise::rademacher>(out, key, first, blocks);
+}
+
+template <class T>
+static void perturb(int64_t n, const T* x0, const float* z, T mean_coef, T std, T* out) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) out[i] = perturb_formula<T>(mean_coef, x0[i], std, (T)z[i]);
+}
+
+template <class T, bool kUncond, bool kKeepD, int kTerms>
+static void step_loop(int64_t n, const T* coef, const StepBlock<T>& block) {
+  const T a = coef[kA], b = coef[kB], b_u = coef[kBu], lo = coef[kLo], hi = coef[kHi], c_x = coef[kCx], c_D = coef[kCd];
+  const T *x = block.x, *F = block.F, *F_u = block.F_u;
+  const T *t0 = block.term[0], *t1 = block.term[1], *t2 = block.term[2], *t3 = block.term[3], *t4 = block.term[4];
+  const T c0 = block.term_coef[0], c1 = block.term_coef[1], c2 = block.term_coef[2], c3 = block.term_coef[3],
+          c4 = block.term_coef[4];
+  T *y = block.y, *D = block.D;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    T d = fma(b, F[i], a * x[i]);
+    if constexpr (kUncond) d = fma(b_u, F_u[i], d);
+    d = clip_formula(d, lo, hi);
+    if constexpr (kKeepD) D[i] = d;
+    T v = fma(c_D, d, c_x * x[i]);
+    if constexpr (kTerms > 0) v = fma(c0, t0[i], v);
+    if constexpr (kTerms > 1) v = fma(c1, t1[i], v);
+    if constexpr (kTerms > 2) v = fma(c2, t2[i], v);
+    if constexpr (kTerms > 3) v = fma(c3, t3[i], v);
+    if constexpr (kTerms > 4) v = fma(c4, t4[i], v);
+    y[i] = v;
+  }
+}
+
+template <class T, bool kUncond, bool kKeepD>
+static void step_terms(int64_t n, const T* coef, const StepBlock<T>& block) {
+  switch (block.terms) {
+    case 0: return step_loop<T, kUncond, kKeepD, 0>(n, coef, block);
+    case 1: return step_loop<T, kUncond, kKeepD, 1>(n, coef, block);
+    case 2: return step_loop<T, kUncond, kKeepD, 2>(n, coef, block);
+    case 3: return step_loop<T, kUncond, kKeepD, 3>(n, coef, block);
+    case 4: return step_loop<T, kUncond, kKeepD, 4>(n, coef, block);
+    default: return step_loop<T, kUncond, kKeepD, 5>(n, coef, block);
+  }
+}
+
+template <class T>
+static void step(int64_t n, const T* coef, const StepBlock<T>& block) {
+  if (block.F_u) return block.D ? step_terms<T, true, true>(n, coef, block) : step_terms<T, true, false>(n, coef, block);
+  return block.D ? step_terms<T, false, true>(n, coef, block) : step_terms<T, false, false>(n, coef, block);
+}
+
+template <class T>
+static void scale(int64_t n, T factor, const T* in, T* out) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) out[i] = factor * in[i];
+}
+
+template <class T>
+static double eps(int64_t n, T e_x, T e_D, const T* x, const T* D) {
+  constexpr int kLanes = 8;  // of every instruction set alike, so that the sum is the same
+  double sum[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int j = 0; j < kLanes; ++j) {
+      const double e = fma(e_D, D[i + j], e_x * x[i + j]);
+      sum[j] = fma(e, e, sum[j]);
+    }
+  for (int j = 0; i + j < n; ++j) {
+    const double e = fma(e_D, D[i + j], e_x * x[i + j]);
+    sum[j] = fma(e, e, sum[j]);
+  }
+  return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+}
+
+// bfloat16 by hand, since no instruction set in use has it: round to nearest even, NaN stays NaN.
+FASTDIFF_INLINE float from_bf16(uint16_t h) { return __builtin_bit_cast(float, (uint32_t)h << 16); }
+FASTDIFF_INLINE uint16_t to_bf16(float v) {
+  const uint32_t bits = __builtin_bit_cast(uint32_t, v);
+  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+  return (uint16_t)(v != v ? 0x7FC0u : rounded);
+}
+
+template <class T>
+static void load(Dtype from, const void* in, T* out, int64_t n) {
+  switch (from) {
+    case Dtype::f64:
+      for (int64_t i = 0; i < n; ++i) out[i] = (T)((const double*)in)[i];
+      return;
+    case Dtype::f32:
+      for (int64_t i = 0; i < n; ++i) out[i] = (T)((const float*)in)[i];
+      return;
+    case Dtype::bf16:
+      for (int64_t i = 0; i < n; ++i) out[i] = (T)from_bf16(((const uint16_t*)in)[i]);
+      return;
+    case Dtype::f16: return load_f16(in, out, n);
+  }
+}
+
+template <class T>
+static void store(Dtype to, const T* in, void* out, int64_t n) {
+  switch (to) {
+    case Dtype::f64:
+      for (int64_t i = 0; i < n; ++i) ((double*)out)[i] = (double)in[i];
+      return;
+    case Dtype::f32:
+      for (int64_t i = 0; i < n; ++i) ((float*)out)[i] = (float)in[i];
+      return;
+    case Dtype::bf16:
+      for (int64_t i = 0; i < n; ++i) ((uint16_t*)out)[i] = to_bf16((float)in[i]);
+      return;
+    case Dtype::f16: return store_f16(in, out, n);
+  }
+}
+
+const Kernels table = {
+    FASTDIFF_ISA,   noise,         perturb<float>, perturb<double>, step<float>,  step<double>,  scale<float>,
+    scale<double>,  eps<float>,    eps<double>,    load<float>,     load<double>, store<float>,  store<double>,
+};

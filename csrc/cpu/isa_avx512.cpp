@@ -1,0 +1,25 @@
+// The block kernels for x86 with AVX512. System headers come before the pragma: their inline functions must stay baseline.
+#include "kernels.h"
+
+#ifdef FASTDIFF_X86_DISPATCH
+#include <immintrin.h>
+
+#include <cstring>
+#include <type_traits>
+
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi2,prefer-vector-width=512")
+#define FASTDIFF_INLINE static inline __attribute__((always_inline))
+#define FASTDIFF_ISA "avx512"
+
+namespace fastdiff::cpu::avx512 {
+#include "lanes_avx512.h"
+//
+#include "lanes_common.h"
+//
+#include "../formulas.h"
+//
+#include "f16_f16c.h"
+//
+#include "blocks.h"
+}  // namespace fastdiff::cpu::avx512
+#endif

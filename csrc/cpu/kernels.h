@@ -1,0 +1,71 @@
+// The block kernels that exist once per instruction set, and the table that a driver calls them through.
+#pragma once
+
+#include <cstdint>
+
+namespace fastdiff::cpu {
+
+constexpr int kCoefs = 16;  // columns of sampler_step's coefficient row, fastdiff/ops/coef.py
+enum Coef { kA, kB, kBu, kLo, kHi, kCx, kCd, kCg, kCh1, kCh2, kCh3, kCn, kCin, kEx, kEd };
+
+enum class Noise { normal, uniform, rademacher };
+enum class Dtype { f64, f32, bf16, f16 };
+
+// Counter coordinates of one sample's noise.
+struct NoiseKey {
+  uint64_t key, draw;
+  uint32_t stream;
+};
+
+constexpr int kMaxTerms = 5;  // G, H1, H2, H3, z
+
+// Pointers to n consecutive elements of each operand of a step; F_u, D may be null.
+template <class T>
+struct StepBlock {
+  const T *x, *F, *F_u;
+  const T* term[kMaxTerms];
+  T term_coef[kMaxTerms];
+  int terms;
+  T *y, *D;
+};
+
+struct Kernels {
+  const char* name;
+  // out[0 .. 4*blocks) = noise of Philox blocks first .. first + blocks of a sample.
+  void (*noise)(Noise kind, float* out, NoiseKey key, int64_t first, int64_t blocks);
+  void (*perturb_f32)(int64_t n, const float* x0, const float* z, float mean_coef, float std, float* out);
+  void (*perturb_f64)(int64_t n, const double* x0, const float* z, double mean_coef, double std, double* out);
+  void (*step_f32)(int64_t n, const float* coef, const StepBlock<float>& block);
+  void (*step_f64)(int64_t n, const double* coef, const StepBlock<double>& block);
+  void (*scale_f32)(int64_t n, float factor, const float* in, float* out);
+  void (*scale_f64)(int64_t n, double factor, const double* in, double* out);
+  // sum of (e_x*x + e_D*D)^2, in an order that depends on n alone
+  double (*eps_f32)(int64_t n, float e_x, float e_D, const float* x, const float* D);
+  double (*eps_f64)(int64_t n, double e_x, double e_D, const double* x, const double* D);
+  void (*load_f32)(Dtype from, const void* in, float* out, int64_t n);
+  void (*load_f64)(Dtype from, const void* in, double* out, int64_t n);
+  void (*store_f32)(Dtype to, const float* in, void* out, int64_t n);
+  void (*store_f64)(Dtype to, const double* in, void* out, int64_t n);
+};
+
+// The kernels in use: the best that this CPU runs, unless overridden.
+const Kernels& kernels();
+
+// Names that this CPU runs, worst first; override by name (throws std::invalid_argument), "" for the best again.
+int supported(const char* names[3]);
+void set_capability(const char* name);
+
+namespace portable {
+extern const Kernels table;
+}
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define FASTDIFF_X86_DISPATCH 1
+namespace avx2 {
+extern const Kernels table;
+}
+namespace avx512 {
+extern const Kernels table;
+}
+#endif
+
+}  // namespace fastdiff::cpu

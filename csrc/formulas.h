@@ -1,0 +1,116 @@
+// The formulas of every op, once, as inline functions over lanes.
+//
+// No include guard, on purpose: each CPU instruction set includes this file inside its own namespace after its lane
+// types (cpu/lanes_*.h), and CUDA includes it once with scalar lanes. A lane header provides
+//   f32, u32, i32   lanes of float, uint32_t, int32_t        u64  lanes of uint64_t, half as many
+//   fma, sqrt       correctly rounded                        mul32(u64, u64)  product of the low halves
+//   to_float(i32), as_i32(u32|f32), as_u32(..), as_f32(..), select(mask, a, b), broadcast<lanes>(scalar)
+//
+// Every product that meets a sum is written as an fma, so no compiler has anything left to contract, and the bits are the
+// same whatever the instruction set. FASTDIFF_INLINE is set by the includer.
+
+// ---- Noise format 1 (docs/noise.md) ----------------------------------------------------------------------------------
+
+// Philox4x32-10 (Salmon et al. 2011). Words live in the low halves of 64-bit lanes; the high halves hold garbage, which
+// neither the 32-bit multiply nor the final packing reads.
+template <class U64>
+FASTDIFF_INLINE void philox4x32_10(U64& c0, U64& c1, U64& c2, U64& c3, uint32_t key0, uint32_t key1) {
+  const U64 m0 = broadcast<U64>(0xD2511F53u), m1 = broadcast<U64>(0xCD9E8D57u);
+#pragma GCC unroll 10
+  for (int round = 0; round < 10; ++round) {
+    const U64 p0 = mul32(c0, m0), p1 = mul32(c2, m1);
+    c0 = (p1 >> 32) ^ c1 ^ broadcast<U64>(key0);
+    c2 = (p0 >> 32) ^ c3 ^ broadcast<U64>(key1);
+    c1 = p1;
+    c3 = p0;
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
+  }
+}
+
+// A word to (0, 1]: the argument of the logarithm.
+template <class U32>
+FASTDIFF_INLINE auto unit_open_below(U32 w) {
+  const auto k = to_float(as_i32(w >> 1));
+  using F = decltype(k + k);
+  return fma(k, broadcast<F>(0x1p-31f), broadcast<F>(0x1p-32f));
+}
+
+// A word to [0, 1), 24 bits, exact.
+template <class U32>
+FASTDIFF_INLINE auto unit_open_above(U32 w) {
+  const auto k = to_float(as_i32(w >> 8));
+  using F = decltype(k + k);
+  return k * broadcast<F>(0x1p-24f);
+}
+
+// A word to -1 or +1: its top bit is the sign.
+template <class U32>
+FASTDIFF_INLINE auto word_sign(U32 w) {
+  return as_f32((w & broadcast<U32>(0x80000000u)) | broadcast<U32>(0x3F800000u));
+}
+
+// ln(u) for u in (0, 1]: u = 2^e * (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), ln(1 + f) = f + f^2 P(f).
+template <class F32>
+FASTDIFF_INLINE F32 log_unit(F32 u) {
+  const auto biased = as_u32(u) - broadcast<decltype(as_u32(u))>(0x3F3504F3u);  // 0x3F3504F3: bits of sqrt(1/2)
+  const auto exponent = as_i32(biased) >> 23;
+  const F32 e = to_float(exponent);
+  const F32 f = as_f32(as_u32(u) - (as_u32(exponent) << 23)) - broadcast<F32>(1.0f);
+  F32 p = broadcast<F32>(-0x1.383b80p-4f);
+  p = fma(p, f, broadcast<F32>(0x1.085db6p-3f));
+  p = fma(p, f, broadcast<F32>(-0x1.0f4050p-3f));
+  p = fma(p, f, broadcast<F32>(0x1.226e6ep-3f));
+  p = fma(p, f, broadcast<F32>(-0x1.5425c0p-3f));
+  p = fma(p, f, broadcast<F32>(0x1.99a416p-3f));
+  p = fma(p, f, broadcast<F32>(-0x1.000432p-2f));
+  p = fma(p, f, broadcast<F32>(0x1.555550p-2f));
+  p = fma(p, f, broadcast<F32>(-0x1.fffff8p-2f));
+  const F32 f_squared = f * f;
+  return fma(e, broadcast<F32>(0x1.62e430p-1f), fma(f_squared, p, f));
+}
+
+// Two words to two normals by Box-Muller: radius from w0, angle 2 pi w1 / 2^32 from w1.
+template <class U32, class F32>
+FASTDIFF_INLINE void box_muller(U32 w0, U32 w1, F32& z0, F32& z1) {
+  const F32 radius = sqrt(log_unit(unit_open_below(w0)) * broadcast<F32>(-2.0f));
+
+  // The nearest multiple of a quarter turn, and the rest as a in [-1/4, 1/4) half turns.
+  const U32 shifted = w1 + broadcast<U32>(0x20000000u);
+  const U32 rest = (shifted & broadcast<U32>(0x3FFFFFFFu)) - broadcast<U32>(0x20000000u);
+  const F32 a = to_float(as_i32(rest)) * broadcast<F32>(0x1p-31f);
+  const F32 t = a * a;
+  F32 s = broadcast<F32>(-0x1.32f65cp-1f);
+  s = fma(s, t, broadcast<F32>(0x1.467fdcp+1f));
+  s = fma(s, t, broadcast<F32>(-0x1.4abc22p+2f));
+  s = fma(s, t, broadcast<F32>(0x1.921fb6p+1f));
+  s = s * a;
+  F32 c = broadcast<F32>(0x1.d4f7eap-3f);
+  c = fma(c, t, broadcast<F32>(-0x1.55b2b6p+0f));
+  c = fma(c, t, broadcast<F32>(0x1.03c1b0p+2f));
+  c = fma(c, t, broadcast<F32>(-0x1.3bd3ccp+2f));
+  c = fma(c, t, broadcast<F32>(1.0f));
+
+  const auto odd = (shifted & broadcast<U32>(0x40000000u)) != broadcast<U32>(0u);
+  const U32 sign = broadcast<U32>(0x80000000u);
+  const F32 cosine = as_f32(as_u32(select(odd, s, c)) ^ ((shifted + broadcast<U32>(0x40000000u)) & sign));
+  const F32 sine = as_f32(as_u32(select(odd, c, s)) ^ (shifted & sign));
+  z0 = radius * cosine;
+  z1 = radius * sine;
+}
+
+// ---- perturb: x_t = m*x0 + s*z --------------------------------------------------------------------------------------
+
+template <class T>
+FASTDIFF_INLINE T perturb_formula(T mean_coef, T x0, T std, T z) {
+  return fma(std, z, mean_coef * x0);
+}
+
+// ---- sampler_step ---------------------------------------------------------------------------------------------------
+
+// D = clip(a*x + b*F + b_u*F_u); the caller has already formed a*x + b*F (+ b_u*F_u).
+template <class T>
+FASTDIFF_INLINE T clip_formula(T d, T lo, T hi) {
+  d = d < lo ? lo : d;
+  return d > hi ? hi : d;
+}

@@ -1,0 +1,135 @@
+"""Layers shared by the U-Nets, with the parameter names of NVlabs/edm so that its checkpoints load unchanged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+
+def _initial(shape: Sequence[int], fan_in: int, fan_out: int, mode: str, gain: float) -> nn.Parameter:
+    """A parameter drawn with the variance that `mode` prescribes, times `gain`."""
+    distribution, _, law = mode.rpartition("_")
+    if distribution not in ("xavier", "kaiming") or law not in ("uniform", "normal"):
+        raise ValueError(f"init_mode: expected xavier_uniform, xavier_normal, kaiming_uniform or kaiming_normal, got {mode!r}")
+    std = math.sqrt(2 / (fan_in + fan_out)) if distribution == "xavier" else math.sqrt(1 / fan_in)
+    unit = torch.randn(*shape) if law == "normal" else (torch.rand(*shape) * 2 - 1) * math.sqrt(3)
+    return nn.Parameter(unit * (std * gain))
+
+
+class Linear(nn.Module):
+    """y = x W^T + bias, computed in the dtype of x."""
+
+    def __init__(self, in_features, out_features, bias=True, init_mode="kaiming_normal", init_weight=1, init_bias=0):
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        fans = (in_features, out_features, init_mode)
+        self.weight = _initial([out_features, in_features], *fans, init_weight)
+        self.bias = _initial([out_features], *fans, init_bias) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return nnf.linear(x, self.weight.to(x.dtype), bias)
+
+
+class Conv2d(nn.Module):
+    """A convolution preceded by an optional factor-2 resampling with a separable FIR filter.
+
+    `kernel=0` resamples only. With `fused_resample` the filter and the convolution are applied in the order and with
+    the padding of the original, which differs at the border.
+    """
+
+    def __init__(
+        self, in_channels, out_channels, kernel, bias=True, up=False, down=False, resample_filter=(1, 1),
+        fused_resample=False, init_mode="kaiming_normal", init_weight=1, init_bias=0,
+    ):  # fmt: skip
+        super().__init__()
+        if up and down:
+            raise ValueError("up, down: expected at most one to be true, got both")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.up = up
+        self.down = down
+        self.fused_resample = fused_resample
+        fans = (in_channels * kernel**2, out_channels * kernel**2, init_mode)
+        shape = [out_channels, in_channels, kernel, kernel]
+        self.weight = _initial(shape, *fans, init_weight) if kernel else None
+        self.bias = _initial([out_channels], *fans, init_bias) if kernel and bias else None
+        taps = torch.as_tensor(resample_filter, dtype=torch.float32)
+        taps = torch.outer(taps, taps)[None, None] / taps.sum() ** 2
+        self.register_buffer("resample_filter", taps if up or down else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = None if self.weight is None else self.weight.to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        pad = 0 if weight is None else weight.shape[-1] // 2
+        fused = self.fused_resample and weight is not None
+        if self.up:
+            x = self._upsample(x, shrink=pad if fused else 0)
+            pad = max(pad - self._filter_pad(), 0) if fused else pad
+        elif self.down and not fused:
+            x = self._downsample(x, self._filter_pad())
+        if fused and self.down:
+            x = self._downsample(nnf.conv2d(x, weight, padding=pad + self._filter_pad()), 0)
+            return x if bias is None else x + bias.reshape(1, -1, 1, 1)
+        return x if weight is None else nnf.conv2d(x, weight, bias, padding=pad)
+
+    def _filter_pad(self) -> int:
+        return (self.resample_filter.shape[-1] - 1) // 2
+
+    def _taps(self, x: Tensor) -> Tensor:
+        return self.resample_filter.to(x.dtype).expand(x.shape[1], 1, -1, -1)
+
+    def _upsample(self, x: Tensor, shrink: int) -> Tensor:
+        padding = max(self._filter_pad() - shrink, 0)
+        return nnf.conv_transpose2d(x, self._taps(x) * 4, groups=x.shape[1], stride=2, padding=padding)
+
+    def _downsample(self, x: Tensor, padding: int) -> Tensor:
+        return nnf.conv2d(x, self._taps(x), groups=x.shape[1], stride=2, padding=padding)
+
+
+class GroupNorm(nn.Module):
+    """Group normalization with at least `min_channels_per_group` channels in a group."""
+
+    def __init__(self, num_channels, num_groups=32, min_channels_per_group=4, eps=1e-5):
+        super().__init__()
+        self.num_groups = min(num_groups, num_channels // min_channels_per_group)
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nnf.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+class PositionalEmbedding(nn.Module):
+    """[B] noise labels to [B, num_channels]: cosines, then sines, at geometric frequencies (DDPM++)."""
+
+    def __init__(self, num_channels, max_positions=10000, endpoint=False):
+        super().__init__()
+        half = num_channels // 2
+        exponents = torch.arange(half, dtype=torch.float32) / (half - int(endpoint))
+        self.register_buffer("freqs", (1 / max_positions) ** exponents, persistent=False)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return _waves(labels, self.freqs)
+
+
+class FourierEmbedding(nn.Module):
+    """[B] noise labels to [B, num_channels] at random frequencies, which the checkpoint holds (NCSN++)."""
+
+    def __init__(self, num_channels, scale=16):
+        super().__init__()
+        self.register_buffer("freqs", torch.randn(num_channels // 2) * scale)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return _waves(labels, 2 * math.pi * self.freqs)
+
+
+def _waves(labels: Tensor, freqs: Tensor) -> Tensor:
+    angles = torch.outer(labels, freqs.to(labels.dtype))
+    return torch.cat([angles.cos(), angles.sin()], dim=1)

@@ -1,0 +1,295 @@
+"""sampler_step: what every sampler computes between two network calls, in one launch.
+
+    D = clip(a*x + b*F + b_u*F_u, lo, hi)
+    y = c_x*x + c_D*D + c_g*G + sum_k c_hk*H_k + c_n*z
+
+F is the raw network output, F_u the unconditional one, G a guidance gradient, H_k history, z noise. The coefficients come
+from memory, one row for the batch or one for each sample (`COLUMNS` in coef.py). In the same launch, if asked for: the next
+network input c_in*y in the network's dtype, D, and the norm of eps = e_x*x + e_D*D of each sample.
+
+Source: the common form of Karras et al. 2022 (algorithms 1 and 2), Song et al. 2021 (DDIM; SDE predictors), Lu et al. 2022
+(DPM-Solver++) and of guidance (Ho and Salimans 2022; Kim et al. 2023); docs/notation.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._checks import FLOATING, check_coef, check_counter, check_key, check_like, check_per_sample, check_state
+from ._samples import keys, laid_out, randn, states
+from ._table import Op, Sample, Tolerance, register
+from .coef import COLUMNS, coef_row
+from .formulas import advanced, denoised
+from .noise import NOISE_OPS, noise_reference
+
+
+class SamplerStep(NamedTuple):
+    """What a step wrote: y always, the rest where it was asked for."""
+
+    y: Tensor
+    net_in: Tensor | None
+    D: Tensor | None
+    eps_norm: Tensor | None
+
+
+def _columns(coef: Tensor, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Each coefficient by name, shaped to broadcast against x."""
+    shape = (-1, *[1] * (x.dim() - 1)) if coef.dim() == 2 else ()
+    return {name: coef[..., i].to(dtype).reshape(shape) for i, name in enumerate(COLUMNS)}
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def reference(
+    x, F, coef, F_u=None, G=None, H1=None, H2=None, H3=None, z=None, key=None, draw=0, stream=0,
+    net_dtype=None, return_D=False, return_eps_norm=False,
+):  # fmt: skip
+    """(y, net_in, D, eps_norm), computed in float64 for a float64 state and in float32 otherwise."""
+    check_state("x", x)
+    check_like("F", F, x)
+    check_coef(coef, x, len(COLUMNS))
+    for name, t in (("F_u", F_u), ("G", G), ("H1", H1), ("H2", H2), ("H3", H3), ("z", z)):
+        check_like(name, t, x)
+    check_key(key, x)
+    if key is not None and z is not None:
+        raise ValueError("key: expected none beside z, got both")
+    check_counter(draw, stream)
+
+    dtype = _compute_dtype(x)
+    state_dtype = x.dtype
+    x, F, F_u, G, H1, H2, H3, z = (None if t is None else t.to(dtype) for t in (x, F, F_u, G, H1, H2, H3, z))
+    if key is not None:
+        z = noise_reference("normal", x, key, draw, stream)
+    c = _columns(coef, x, dtype)
+    D = denoised(c["a"], x, c["b"], F, c["b_u"], F_u)
+    D = torch.where(c["lo"] > D, c["lo"], D)
+    D = torch.where(c["hi"] < D, c["hi"], D)
+    y = advanced(
+        c["c_x"], x, c["c_D"], D, c["c_g"], G, c["c_h1"], H1, c["c_h2"], H2, c["c_h3"], H3, c["c_n"], z
+    )  # fmt: skip
+    net_in = (c["c_in"] * y).to(net_dtype) if net_dtype is not None else None
+    eps_norm = None
+    if return_eps_norm:
+        eps = (c["e_x"] * x + c["e_D"] * D).double().reshape(x.shape[0], -1)
+        eps_norm = eps.square().sum(1).sqrt().to(dtype)
+    return y.to(state_dtype), net_in, D.to(state_dtype) if return_D else None, eps_norm
+
+
+def _out_reference(
+    x, F, coef, F_u=None, G=None, H1=None, H2=None, H3=None, z=None, key=None, draw=0, stream=0,
+    *, out, net_in=None, D=None, eps_norm=None,
+):  # fmt: skip
+    check_state("x", x)
+    for name, t in (("out", out), ("net_in", net_in), ("D", D)):
+        check_like(name, t, x)
+    check_per_sample("eps_norm", eps_norm, x)
+    flags = (None if net_in is None else net_in.dtype, D is not None, eps_norm is not None)
+    return reference(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream, *flags)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    *tensors, ctx.draw, ctx.stream, _net_dtype, _return_D, _return_eps_norm = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, grad_y, grad_net_in, grad_D, grad_eps_norm):
+    """The transposed step, in differentiable operations, so that it can be differentiated again."""
+    x, F, coef, F_u, G, H1, H2, H3, z, key = ctx.saved_tensors
+    dtype = _compute_dtype(x)
+    inputs = {"x": x, "F": F, "F_u": F_u, "G": G, "H1": H1, "H2": H2, "H3": H3, "z": z}
+    v = {name: t.to(dtype) for name, t in inputs.items() if t is not None}
+    if key is not None:
+        v["z"] = NOISE_OPS["normal"].overload(x.detach().to(dtype), key, ctx.draw, ctx.stream)
+    c = _columns(coef, x, dtype)
+    raw = denoised(c["a"], v["x"], c["b"], v["F"], c["b_u"], v.get("F_u"))
+    low, high = c["lo"] > raw, c["hi"] < raw
+    D = torch.where(high, c["hi"], torch.where(low, c["lo"], raw))
+
+    zero = torch.zeros_like(v["x"])
+    g_y = zero if grad_y is None else grad_y.to(dtype)
+    grads: dict[str, Tensor] = {}  # of the coefficients, elementwise
+    if grad_net_in is not None:
+        terms = [("c_g", "G"), ("c_h1", "H1"), ("c_h2", "H2"), ("c_h3", "H3"), ("c_n", "z")]
+        operands = [item for column, name in terms for item in (c[column], v.get(name))]
+        grads["c_in"] = grad_net_in.to(dtype) * advanced(c["c_x"], v["x"], c["c_D"], D, *operands)
+        g_y = g_y + c["c_in"] * grad_net_in.to(dtype)
+    g_D = c["c_D"] * g_y + (zero if grad_D is None else grad_D.to(dtype))
+    g_x = c["c_x"] * g_y
+    if grad_eps_norm is not None:
+        eps = c["e_x"] * v["x"] + c["e_D"] * D
+        norm = eps.reshape(eps.shape[0], -1).square().sum(1).sqrt().reshape(-1, *[1] * (x.dim() - 1))
+        scale = grad_eps_norm.to(dtype).reshape(norm.shape) / torch.where(norm == 0, 1, norm)
+        grads["e_x"], grads["e_D"] = scale * eps * v["x"], scale * eps * D
+        g_D, g_x = g_D + c["e_D"] * scale * eps, g_x + c["e_x"] * scale * eps
+    g_raw = torch.where(low | high, 0, g_D)
+    g_x = g_x + c["a"] * g_raw
+
+    by_input = {
+        "x": g_x, "F": c["b"] * g_raw, "F_u": c["b_u"] * g_raw, "G": c["c_g"] * g_y,
+        "H1": c["c_h1"] * g_y, "H2": c["c_h2"] * g_y, "H3": c["c_h3"] * g_y, "z": c["c_n"] * g_y,
+    }  # fmt: skip
+    grad_coef = None
+    if ctx.needs_input_grad[2]:
+        grads |= {"a": g_raw * v["x"], "b": g_raw * v["F"], "c_x": g_y * v["x"], "c_D": g_y * D}
+        grads |= {"lo": torch.where(low & ~high, g_D, 0), "hi": torch.where(high, g_D, 0)}
+        pairs = (("b_u", "F_u", g_raw), ("c_g", "G", g_y), ("c_h1", "H1", g_y), ("c_h2", "H2", g_y), ("c_h3", "H3", g_y), ("c_n", "z", g_y))
+        grads |= {column: g * v[name] for column, name, g in pairs if name in v}
+        sums = [grads[name].reshape(x.shape[0], -1).sum(1) if name in grads else zero.new_zeros(x.shape[0]) for name in COLUMNS]
+        per_sample = torch.stack(sums, dim=1).to(coef.dtype)
+        grad_coef = per_sample if coef.dim() == 2 else per_sample.sum(0)
+
+    def wanted(position: int, name: str) -> Tensor | None:
+        t = inputs[name]
+        return by_input[name].to(t.dtype) if t is not None and ctx.needs_input_grad[position] else None
+
+    tensors = [wanted(0, "x"), wanted(1, "F"), grad_coef]
+    tensors += [wanted(3 + i, name) for i, name in enumerate(("F_u", "G", "H1", "H2", "H3", "z"))]
+    return *tensors, *[None] * 6
+
+
+def _samples(device, dtype) -> Iterator[Sample]:
+    def coef(seed: int, batch: int | None = None, **values) -> Tensor:
+        shape = (len(COLUMNS),) if batch is None else (batch, len(COLUMNS))
+        row = randn(shape, device, torch.float64, seed) / 2
+        row[..., COLUMNS.index("lo")], row[..., COLUMNS.index("hi")] = values.pop("clip", (-torch.inf, torch.inf))
+        for name, value in values.items():
+            row[..., COLUMNS.index(name)] = value
+        return row
+
+    for label, x in states(device, dtype, seed=1):
+        F = randn(x.shape, device, dtype, 2)
+        yield Sample(label, (x, F, coef(3)), {"key": keys(x.shape[0], device), "draw": 5, "return_D": True})
+    last = laid_out(randn((2, 3, 6, 9), device, dtype, 1), "channels_last")
+    yield Sample("per-sample row, channels_last", (last, last.flip(0), coef(4, 2)), {"key": keys(2, device), "return_eps_norm": True})
+
+    shape = (2, 3, 5, 7)
+    x, F, F_u, G, H1, H2, H3, z = (randn(shape, device, dtype, 10 + i) for i in range(8))
+    yield Sample("final step to sigma 0", (x, F, coef_row(a=0.3, b=0.7, c_D=1.0).to(device)))
+    yield Sample("per-sample row", (x, F, coef(4, 2)))
+    yield Sample("classifier-free guidance", (x, F, coef(5)), {"F_u": F_u})
+    yield Sample("guidance gradient", (x, F, coef(6)), {"G": G})
+    yield Sample("Heun corrector", (x, F, coef(7)), {"H1": H1})
+    yield Sample("three history tensors", (x, F, coef(8)), {"H1": H1, "H2": H2, "H3": H3})
+    yield Sample("third history tensor alone", (x, F, coef(8)), {"H3": H3})
+    yield Sample("given noise", (x, F, coef(9)), {"z": z})
+    yield Sample("clipped", (x, F, coef(10, clip=(-0.5, 0.4))), {"return_D": True})
+    yield Sample("network input in bfloat16", (x, F, coef(11)), {"net_dtype": torch.bfloat16})
+    yield Sample("network of another dtype", (x, F.to(torch.bfloat16), coef(12)), {"F_u": F_u.float(), "net_dtype": torch.float16})
+    everything = {"F_u": F_u, "G": G, "H1": H1, "H2": H2, "H3": H3, "key": keys(2, device), "draw": 1, "stream": 9}
+    outputs = {"net_dtype": dtype, "return_D": True, "return_eps_norm": True}
+    yield Sample("everything", (x, F, coef(13, 2, clip=(-1.0, 1.0))), everything | outputs)
+    big = randn((2, 3, 41, 43), device, dtype, 20)
+    yield Sample("norm over several ranges", (big, big.flip(1), coef(14)), {"return_eps_norm": True})
+
+
+def _errors(device) -> Iterator[Sample]:
+    x, F, coef, key = torch.zeros(2, 3, device=device), torch.zeros(2, 3, device=device), coef_row(b=1.0).to(device), keys(2, device)
+    yield Sample("integer state", (x.long(), F, coef))
+    yield Sample("scalar state", (x[0, 0], F, coef))
+    yield Sample("shape of F", (x, F[:, :2], coef))
+    yield Sample("dtype of F", (x, F.long(), coef))
+    yield Sample("short row", (x, F, coef[:7]))
+    yield Sample("float32 row", (x, F, coef.float()))
+    yield Sample("too many rows", (x, F, coef.expand(3, -1)))
+    yield Sample("shape of H2", (x, F, coef), {"H2": F[:1]})
+    yield Sample("short key", (x, F, coef), {"key": key[:1]})
+    yield Sample("z and key", (x, F, coef), {"z": x, "key": key})
+    yield Sample("negative draw", (x, F, coef), {"draw": -1})
+
+
+def _bytes_moved(sample: Sample) -> int:
+    x, kwargs = sample.args[0], sample.kwargs
+    tensors = [*sample.args[:2], *(kwargs.get(name) for name in ("F_u", "G", "H1", "H2", "H3", "z")), x]
+    if kwargs.get("return_D"):
+        tensors.append(x)
+    moved = sum(t.numel() * t.element_size() for t in tensors if t is not None)
+    return moved + (x.numel() * kwargs["net_dtype"].itemsize if kwargs.get("net_dtype") else 0)
+
+
+_TENSORS = "Tensor x, Tensor F, Tensor coef, Tensor? F_u=None, Tensor? G=None, Tensor? H1=None, Tensor? H2=None, Tensor? H3=None"
+_NOISE = "Tensor? z=None, Tensor? key=None, SymInt draw=0, SymInt stream=0"
+
+OP = register(
+    Op(
+        name="sampler_step",
+        args=f"{_TENSORS}, {_NOISE}, ScalarType? net_dtype=None, bool return_D=False, bool return_eps_norm=False",
+        returns="(Tensor, Tensor?, Tensor?, Tensor?)",
+        out_args=f"{_TENSORS}, {_NOISE}, *, Tensor(a!) out, Tensor(b!)? net_in=None, Tensor(c!)? D=None, Tensor(d!)? eps_norm=None",
+        equation="D = clip(a*x + b*F + b_u*F_u); y = c_x*x + c_D*D + c_g*G + sum_k c_hk*H_k + c_n*z",
+        source="common form of EDM, DDIM, SDE predictors and multistep solvers; docs/notation.md",
+        reference=reference,
+        out_names=("out", "net_in", "D", "eps_norm"),
+        out_reference=_out_reference,
+        samples=_samples,
+        errors=_errors,
+        tolerance={
+            torch.float64: Tolerance(1e-13, 1e-13, "up to nine roundings of terms of size 1"),
+            torch.float32: Tolerance(1e-6, 2e-6, "up to nine roundings of terms of size 1, coefficients rounded to float32"),
+            torch.bfloat16: Tolerance(2**-7, 2e-6, "float32 arithmetic, rounded once; Triton's interpreter truncates"),
+            torch.float16: Tolerance(2**-10, 2e-6, "float32 arithmetic, rounded once"),
+        },
+        bytes_moved=_bytes_moved,
+        setup_context=_setup_context,
+        backward=_backward,
+    )
+)
+
+
+def sampler_step(
+    x: Tensor,
+    F: Tensor,
+    coef: Tensor,
+    *,
+    F_u: Tensor | None = None,
+    G: Tensor | None = None,
+    history: Sequence[Tensor | None] = (),
+    z: Tensor | None = None,
+    key: Tensor | None = None,
+    draw: int = 0,
+    stream: int = 0,
+    net_dtype: torch.dtype | None = None,
+    return_D: bool = False,
+    return_eps_norm: bool = False,
+    out: Tensor | None = None,
+) -> SamplerStep:
+    """D = clip(a*x + b*F + b_u*F_u), y = c_x*x + c_D*D + c_g*G + sum_k c_hk*H_k + c_n*z, in one launch.
+
+    Computed in float64 for a float64 state, else in float32; every tensor may have its own floating dtype.
+
+    Args:
+        x: [B, ...] state.
+        F: [B, ...] raw network output; F_u: that without the condition, for classifier-free guidance.
+        coef: [16] or [B, 16] float64, columns `fastdiff.ops.COLUMNS`, made by `coef_row` or by a plan.
+        G: [B, ...] guidance gradient; history: up to three tensors H_1..H_3.
+        z: [B, ...] noise, or key: [B] int64 with draw and stream, from which the kernel makes it.
+        net_dtype: also return the next network input c_in*y in this dtype.
+        return_D, return_eps_norm: also return D, and |e_x*x + e_D*D|_2 of each sample, [B].
+        out: y is written there; no gradients then.
+
+    Returns:
+        SamplerStep(y, net_in, D, eps_norm), outputs in x's dtype and strides, None where not asked for.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
+
+    Source: docs/notation.md.
+    """
+    if len(history) > 3:
+        raise ValueError(f"history: expected at most 3 tensors, got {len(history)}")
+    if net_dtype is not None and net_dtype not in FLOATING:
+        raise ValueError(f"net_dtype: expected float64, float32, bfloat16 or float16, got {net_dtype}")
+    H = [*history, None, None, None][:3]
+    operands = (x, F, coef, F_u, G, *H, z, key, draw, stream)
+    if out is None:
+        return SamplerStep(*OP.overload(*operands, net_dtype, return_D, return_eps_norm))
+    net_in = torch.empty_like(x, dtype=net_dtype) if net_dtype is not None else None
+    D = torch.empty_like(x) if return_D else None
+    eps_norm = x.new_empty(x.shape[0], dtype=_compute_dtype(x)) if return_eps_norm else None
+    OP.out_overload(*operands, out=out, net_in=net_in, D=D, eps_norm=eps_norm)
+    return SamplerStep(out, net_in, D, eps_norm)
