@@ -1,0 +1,137 @@
+"""A plan: the float64 table that a sampler is. One row for each network call, made before the loop, then only read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .ops.coef import COLUMNS, DEFAULTS
+
+
+@dataclass(frozen=True)
+class Row:
+    """What happens around one network call.
+
+    The network is called with c_in*x at noise `label`; then one `sampler_step` with `coef` makes the next state.
+
+    Attributes:
+        sigma: noise level of the call, data units; scale: s, the state is x = s*(x0 + sigma*z).
+        label: the network's noise label; c_in: its input is c_in times the state.
+        coef: named coefficients of the step; a name that is absent is 0.
+        response: dy/dD before epsilon scaling, which guidance enters with.
+        order: 1 for a predictor, 2 for a corrector: guidance may weight them differently.
+        draw: index of the noise drawn in this step, where coef has a c_n; -1 for none.
+        keep: what joins the history after the step: "x" the state before it, "D" the denoised estimate, "" nothing.
+        forget: how many of the oldest history tensors are dropped after the step.
+    """
+
+    sigma: float
+    scale: float
+    label: float
+    c_in: float
+    coef: dict[str, float]
+    response: float = 0.0
+    order: int = 1
+    draw: int = -1
+    keep: str = ""
+    forget: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The table of a whole sampling run: `print(plan)` shows it, `==` compares it.
+
+    Attributes:
+        name: of the sampler, for people.
+        rows: one for each network call, in order.
+        prior_scale, prior_noise: the first state is prior_scale*z_prior + prior_noise*z, with z drawn at prior_draw.
+        draws: how many noise tensors the original program draws; what a `noise=` callable is called for.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    prior_scale: float
+    prior_noise: float = 0.0
+    prior_draw: int = -1
+    draws: int = 0
+    _tables: dict[Any, Tables] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for i, row in enumerate(self.rows):
+            unknown = set(row.coef) - set(COLUMNS)
+            if unknown:
+                raise ValueError(f"rows[{i}].coef: expected names among {', '.join(COLUMNS)}, got {', '.join(sorted(unknown))}")
+            if not all(math.isfinite(v) for name, v in row.coef.items() if name not in DEFAULTS):
+                raise ValueError(f"rows[{i}].coef: expected finite numbers, got {row.coef}")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is drawn after the prior."""
+        return self.prior_draw >= 0 or any(row.draw >= 0 for row in self.rows)
+
+    def matrix(self) -> Tensor:
+        """[calls, 16] float64 coefficients, columns as in `fastdiff.ops.COLUMNS`, c_in that of the next call."""
+        table = []
+        for row, following in zip(self.rows, [*self.rows[1:], None], strict=True):
+            values = DEFAULTS | row.coef
+            values["c_in"] = 0.0 if following is None else following.c_in
+            values["e_x"], values["e_D"] = 1 / (row.scale * row.sigma), -1 / row.sigma
+            table.append([values.get(name, 0.0) for name in COLUMNS])
+        return torch.tensor(table, dtype=torch.float64).reshape(-1, len(COLUMNS))
+
+    def tables(self, device: torch.device, label_dtype: torch.dtype, batch: int) -> Tables:
+        """The table on a device, cached: a second run, or the capture of a CUDA graph, copies nothing."""
+        key = (device, label_dtype, batch)
+        if key not in self._tables:
+            labels = torch.tensor([row.label for row in self.rows], dtype=torch.float64)
+            sigmas = torch.tensor([row.sigma for row in self.rows], dtype=torch.float64)
+            self._tables[key] = Tables(
+                self.matrix().to(device).unbind(0),
+                labels[:, None].repeat(1, batch).to(device, label_dtype).unbind(0),
+                sigmas[:, None].repeat(1, batch).to(device, label_dtype).unbind(0),
+                torch.full((batch,), self.prior_scale, dtype=torch.float64, device=device),
+                torch.full((batch,), self.prior_noise, dtype=torch.float64, device=device),
+            )
+        return self._tables[key]
+
+    def map_rows(self, change: Callable[[int, Row], Row], suffix: str = "") -> Plan:
+        """The plan with every row changed."""
+        return replace(self, name=self.name + suffix, rows=tuple(change(i, row) for i, row in enumerate(self.rows)), _tables={})
+
+    def difference(self, other: Plan) -> float:
+        """The largest absolute difference of two plans' coefficients, inf where their shapes differ."""
+        if len(self) != len(other) or [r.keep for r in self.rows] != [r.keep for r in other.rows]:
+            return math.inf
+        numbers = [torch.nan_to_num(plan.matrix(), posinf=0.0, neginf=0.0) for plan in (self, other)]
+        return float((numbers[0] - numbers[1]).abs().max()) if self.rows else 0.0
+
+    def __str__(self) -> str:
+        shown = ("a", "b", "b_u", "c_x", "c_D", "c_g", "c_h1", "c_h2", "c_h3", "c_n", "c_in")
+        matrix = self.matrix()
+        used = [name for name in shown if matrix[:, COLUMNS.index(name)].any()]
+        noise = f" + {self.prior_noise:.5g}*z" if self.prior_noise else ""
+        lines = [f"{self.name}: {len(self)} network calls; x = {self.prior_scale:.6g}*z_prior{noise}"]
+        lines.append(f"{'call':>4} {'sigma':>11} {'label':>11} " + " ".join(f"{name:>11}" for name in used) + "  keep draw")
+        for i, row in enumerate(self.rows):
+            values = " ".join(f"{matrix[i, COLUMNS.index(name)].item():11.5g}" for name in used)
+            lines.append(f"{i:4d} {row.sigma:11.5g} {row.label:11.5g} {values}  {row.keep or '-':4} {row.draw if row.draw >= 0 else '-'}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A plan on a device: what the loop indexes, row by row."""
+
+    coef: Sequence[Tensor]
+    labels: Sequence[Tensor]
+    sigmas: Sequence[Tensor]
+    prior_scale: Tensor
+    prior_noise: Tensor

@@ -1,0 +1,103 @@
+"""The front door: fastdiff.sample(net, shape, seeds=0)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .guidance import ClassifierFree, Guidance
+from .loop import StepInfo, run
+from .noise import Seeds, keys, randn
+from .parametrizations import BY_NAME, Denoiser, Parametrization
+from .plan import Plan
+from .samplers import EDMSampler
+
+
+def sample(
+    net: Callable[..., Tensor],
+    shape: Sequence[int] | None = None,
+    *,
+    seeds: Seeds = 0,
+    sampler: EDMSampler | Plan | None = None,
+    parametrization: str | Parametrization = "D",
+    latents: Tensor | None = None,
+    noise: Callable[[Tensor], Tensor] | None = None,
+    state_dtype: torch.dtype = torch.float32,
+    net_dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    guidance: Guidance | None = None,
+    cfg: ClassifierFree | None = None,
+    clip: tuple[float, float] | None = None,
+    callback: Callable[[StepInfo], None] | None = None,
+    progress: bool | None = None,
+    differentiable: bool = False,
+    **condition: Any,
+) -> Tensor:
+    """Draw samples from a diffusion model with any network.
+
+    >>> images = fastdiff.sample(net, (64, 3, 32, 32), seeds=0)  # net(x, sigma) returns D, as in NVlabs/edm
+    >>> images = fastdiff.sample(unet, (64, 3, 32, 32), parametrization="eps")  # unet(x, 999*t), VP beta from 0.1 to 20
+
+    Args:
+        net: called as net(x_in, label, **condition), x_in [B, ...] and label [B].
+        shape: [B, ...] of the samples; not needed with `latents`.
+        seeds: an int for the batch, or one for each sample: a sample depends on its seed alone, not on its batch.
+        sampler: an EDMSampler or a ready plan; the default is EDM's Heun with 18 steps, 35 calls.
+        parametrization: what the network returns: "D" (denoised), "F" (raw EDM network), "eps", "score" or "v", or a
+            Parametrization object that also states sigma_data or the schedule.
+        latents: [B, ...] standard normals to start from, instead of those of `seeds`.
+        noise: for parity with other programs; see `fastdiff.run`.
+        state_dtype: float32, or float64 as NVlabs/edm keeps it.
+        net_dtype: dtype of the network's input; default: the state's.
+        device: where to sample; default: that of the network's parameters, else of the latents, else the CPU.
+        memory_format: of the state, e.g. torch.channels_last; the samples do not depend on it.
+        guidance, cfg, clip, callback, progress, differentiable: see `fastdiff.run`.
+        condition: passed to every network call, e.g. class_labels.
+
+    Returns:
+        [B, ...] samples in state_dtype, data units.
+
+    Raises:
+        ValueError, TypeError: name the argument, what was expected and what came.
+    """
+    if not callable(net):
+        raise TypeError(f"net: expected a callable, got {type(net).__name__}")
+    if latents is None and shape is None:
+        raise ValueError("shape: expected the shape of the samples (or latents), got neither")
+    if latents is not None and shape is not None and tuple(shape) != tuple(latents.shape):
+        raise ValueError(f"shape: expected that of latents, {list(latents.shape)}, got {list(shape)}")
+    if state_dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"state_dtype: expected torch.float32 or torch.float64, got {state_dtype}")
+    device = torch.device(device) if device is not None else _device_of(net, latents)
+    plan = sampler if isinstance(sampler, Plan) else (sampler or EDMSampler()).plan(_parametrization(net, parametrization))
+    if latents is None:
+        assert shape is not None
+        if len(shape) < 1 or any(not isinstance(n, int) or n < 0 for n in shape):
+            raise ValueError(f"shape: expected (B, ...) of integers >= 0, got {tuple(shape)}")
+        latents = randn(shape, seeds, dtype=state_dtype, device=device, memory_format=memory_format)
+    latents = latents.to(device, state_dtype)
+    needs_keys = plan.stochastic and noise is None
+    return run(
+        plan, net, latents, key=keys(seeds, latents.shape[0], device=device) if needs_keys else None, noise=noise,
+        guidance=guidance, cfg=cfg, condition=condition, clip=clip, net_dtype=net_dtype, callback=callback,
+        progress=progress, differentiable=differentiable,
+    )  # fmt: skip
+
+
+def _parametrization(net: Callable[..., Tensor], given: str | Parametrization) -> Parametrization:
+    if isinstance(given, Parametrization):
+        return given
+    if given not in BY_NAME:
+        raise ValueError(f"parametrization: expected one of {', '.join(BY_NAME)} or a Parametrization, got {given!r}")
+    return Denoiser.of(net) if given == "D" else BY_NAME[given]()
+
+
+def _device_of(net: Callable[..., Tensor], latents: Tensor | None) -> torch.device:
+    if isinstance(net, torch.nn.Module):
+        for parameter in net.parameters():
+            return parameter.device
+    return torch.device("cpu") if latents is None else latents.device
