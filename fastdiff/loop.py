@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from .guidance import ClassifierFree, Guidance
 from .noise import Stream
@@ -200,4 +199,6 @@ def _progress(plan: Plan, progress: bool | None) -> Iterator[tuple[int, Row]]:
     rows = enumerate(plan.rows)
     if progress is False or (progress is None and not sys.stderr.isatty()):
         return rows
+    from tqdm import tqdm
+
     return iter(tqdm(rows, total=len(plan), desc="sampling", unit="call", leave=False))

@@ -25,11 +25,16 @@ _TO_VALUES = {
 }
 
 
-def noise_reference(kind: str, like: Tensor, key: Tensor, draw: int, stream: int, name: str = "like") -> Tensor:
-    """Noise of one kind with the shape, dtype and device of `like`, in plain PyTorch."""
+def check_noise(like: Tensor, key: Tensor, draw: int, stream: int, name: str = "like") -> None:
+    """Validate the arguments of a noise op."""
     check_state(name, like)
     check_key(key, like)
     check_counter(draw, stream)
+
+
+def noise_reference(kind: str, like: Tensor, key: Tensor, draw: int, stream: int, name: str = "like") -> Tensor:
+    """Noise of one kind with the shape, dtype and device of `like`, in plain PyTorch."""
+    check_noise(like, key, draw, stream, name)
     if like.device.type == "meta":
         return torch.empty_like(like)
     if like.device.type == "mps":  # no float64 there, and the format needs it

@@ -1,0 +1,109 @@
+"""sampler_step in Triton: one launch, whatever the sampler; arguments that are None are compiled away."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastdiff.ops import formulas
+from fastdiff.ops._checks import check_like, check_per_sample
+from fastdiff.ops.coef import COLUMNS
+from fastdiff.ops.sampler_step import check_step, compute_dtype
+
+from .layout import arranged, finish, layout_of, output
+from .noise import BLOCKS, NORMAL, counter_on, grid_of, memory_offset, noise_tile
+
+denoised = triton.jit(formulas.denoised)
+advanced = triton.jit(formulas.advanced)
+
+A, B, B_U, LO, HI, C_X, C_D, C_G, C_H1, C_H2, C_H3, C_N, C_IN, E_X, E_D, _ = (tl.constexpr(i) for i in range(len(COLUMNS)))
+WIDTH = tl.constexpr(len(COLUMNS))
+
+
+@triton.jit
+def optional_load(pointer, at, inside, COMPUTE: tl.constexpr):
+    """The values, or None where there is no tensor."""
+    if pointer is None:
+        return None
+    else:
+        return tl.load(pointer + at, mask=inside, other=0).to(COMPUTE)
+
+
+@triton.jit
+def step_kernel(
+    out, net_in, D_out, partial, x, F, coef, F_u, G, H1, H2, H3, z_in, keys, counter, n, channels, tiles,
+    PER_SAMPLE: tl.constexpr, COMPUTE: tl.constexpr, LAST: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    """One program makes 4*BLOCKS elements of one sample, and its part of |eps|^2."""
+    program = tl.program_id(0).to(tl.int64)
+    sample, tile = program // tiles, program % tiles
+    element = tile * (4 * BLOCKS) + tl.arange(0, 4 * BLOCKS)
+    inside = element < n
+    at = sample * n + memory_offset(element, n, channels, LAST)
+    row = coef + (sample * WIDTH if PER_SAMPLE else 0)
+
+    z = optional_load(z_in, at, inside, COMPUTE)
+    if keys is not None:
+        z = noise_tile(tl.load(keys + sample), tile, tl.load(counter), tl.load(counter + 1), NORMAL, BLOCKS).to(COMPUTE)
+    state = tl.load(x + at, mask=inside, other=0).to(COMPUTE)
+    raw = tl.load(F + at, mask=inside, other=0).to(COMPUTE)
+    D = denoised(
+        tl.load(row + A).to(COMPUTE), state, tl.load(row + B).to(COMPUTE), raw,
+        tl.load(row + B_U).to(COMPUTE), optional_load(F_u, at, inside, COMPUTE),
+    )  # fmt: skip
+    lo, hi = tl.load(row + LO).to(COMPUTE), tl.load(row + HI).to(COMPUTE)
+    D = tl.where(lo > D, lo, D)
+    D = tl.where(hi < D, hi, D)
+    y = advanced(
+        tl.load(row + C_X).to(COMPUTE), state, tl.load(row + C_D).to(COMPUTE), D,
+        tl.load(row + C_G).to(COMPUTE), optional_load(G, at, inside, COMPUTE),
+        tl.load(row + C_H1).to(COMPUTE), optional_load(H1, at, inside, COMPUTE),
+        tl.load(row + C_H2).to(COMPUTE), optional_load(H2, at, inside, COMPUTE),
+        tl.load(row + C_H3).to(COMPUTE), optional_load(H3, at, inside, COMPUTE),
+        tl.load(row + C_N).to(COMPUTE), z,
+    )  # fmt: skip
+    tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
+    if net_in is not None:
+        tl.store(net_in + at, (tl.load(row + C_IN).to(COMPUTE) * y).to(net_in.dtype.element_ty), mask=inside)
+    if D_out is not None:
+        tl.store(D_out + at, D.to(D_out.dtype.element_ty), mask=inside)
+    if partial is not None:
+        eps = (tl.load(row + E_X).to(COMPUTE) * state + tl.load(row + E_D).to(COMPUTE) * D).to(tl.float64)
+        tl.store(partial + program, tl.sum(tl.where(inside, eps * eps, 0.0)))
+
+
+def sampler_step(
+    x, F, coef, F_u=None, G=None, H1=None, H2=None, H3=None, z=None, key=None, draw=0, stream=0,
+    net_dtype=None, return_D=False, return_eps_norm=False, *, out=None, net_in=None, D=None, eps_norm=None,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
+    """As fastdiff::sampler_step, and with `out` and the tensors after it as fastdiff::sampler_step.out."""
+    check_step(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream)
+    for name, t in (("out", out), ("net_in", net_in), ("D", D)):
+        check_like(name, t, x)
+    check_per_sample("eps_norm", eps_norm, x)
+    layout = layout_of(x)
+    y = output(x, layout, given=out)
+    scaled = output(x, layout, net_dtype, net_in) if net_dtype is not None or net_in is not None else None
+    denoised_out = output(x, layout, given=D) if return_D or D is not None else None
+    programs, tiles = grid_of(layout)
+    partial = None
+    if return_eps_norm or eps_norm is not None:
+        partial = x.new_zeros(layout.batch, max(tiles, 1), dtype=torch.float64)
+    if programs:
+        operands = (arranged(t, layout) for t in (F_u, G, H1, H2, H3, z))
+        step_kernel[(programs,)](
+            y, scaled, denoised_out, partial, arranged(x, layout), arranged(F, layout), coef.contiguous(), *operands,
+            None if key is None else key.contiguous(), None if key is None else counter_on(x.device, draw, stream),
+            layout.n, layout.channels, tiles,
+            PER_SAMPLE=coef.dim() == 2, COMPUTE=tl.float64 if x.dtype == torch.float64 else tl.float32,
+            # Without noise the order of a sample's elements does not matter, and memory order is the fast one.
+            LAST=layout.channels > 1 and key is not None, BLOCKS=BLOCKS, enable_fp_fusion=False,
+        )  # fmt: skip
+    norm = None
+    if partial is not None:
+        norm = partial.sum(1).sqrt().to(compute_dtype(x))
+        norm = norm if eps_norm is None else eps_norm.copy_(norm)
+    images = ((scaled, net_in), (denoised_out, D))
+    return finish(y, x, out), *(None if t is None else finish(t, x, given) for t, given in images), norm
