@@ -47,7 +47,7 @@ def extension():
     if cuda:
         defines += ["-DUSE_CUDA", f'-DFASTDIFF_CUDA_ARCHS="{os.environ.get("TORCH_CUDA_ARCH_LIST", "native")}"']
     common = ["-std=c++20", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", *defines]
-    compile_args = {"cxx": [*common, "-Wall", "-Wno-unknown-pragmas"], "nvcc": ["-std=c++20", "-O3", "--fmad=false", *defines]}
+    compile_args = {"cxx": [*common, "-Wall", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized"], "nvcc": ["-std=c++20", "-O3", "--fmad=false", *defines]}
     arguments = cpp_extension.include_paths("cuda") if cuda else cpp_extension.include_paths()
     build = cpp_extension.setuptools.Extension(
         "fastdiff._C",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,13 +14,14 @@ from torch import Tensor
 
 from .guidance import ClassifierFree, Guidance
 from .noise import Stream
+from .ops._table import below_autograd
 from .ops.perturb import OP as PERTURB
 from .ops.sampler_step import OP as STEP
 from .plan import Plan, Row
 
 
 class StepInfo(NamedTuple):
-    """What a callback sees after each network call; the tensors are its own to keep, except `x`, which is reused."""
+    """What a callback sees after each network call; it may keep the tensors."""
 
     call: int  #: 0 .. calls - 1
     calls: int
@@ -79,98 +81,72 @@ def run(
     if clip is not None:
         lo, hi = clip
         plan = plan.map_rows(lambda _, row: _clipped(row, lo, hi), f" clipped to [{lo}, {hi}]")
-    steps = _Steps(plan, latents, key, _Draws(noise), net_dtype or latents.dtype)
     with torch.set_grad_enabled(differentiable):
-        return _loop(steps, net, guidance, dict(condition or {}), cfg, callback, progress, differentiable)
+        return _loop(
+            plan, net, latents, key, _Draws(noise), guidance, dict(condition or {}), cfg, net_dtype or latents.dtype,
+            callback, progress, nullcontext if differentiable else below_autograd,
+        )  # fmt: skip
 
 
-def _loop(steps: _Steps, net, guidance, condition, cfg, callback, progress, differentiable) -> Tensor:
-    plan, tables = steps.plan, steps.tables
+def _loop(plan, net, latents, key, draws, guidance, condition, cfg, net_dtype, callback, progress, quietly) -> Tensor:
+    tables = plan.tables(latents.device, net_dtype, latents.shape[0])
+    fixed = _fixed_arguments(plan, key, latents.dtype, net_dtype, watched=callback is not None)
     uncond = None if cfg is None else {**condition, **cfg.uncond}
-    x, net_in = steps.first_state(differentiable)
+    x, net_in = _first_state(plan, tables, latents, key, draws, net_dtype, quietly)
     history: deque[Tensor] = deque()
+    step = STEP.overload
     for i, row in _progress(plan, progress):
+        operands = fixed[i]
         F = net(net_in, tables.labels[i], **condition)
-        F_u = net(net_in, tables.labels[i], **uncond) if row.coef.get("b_u") and uncond is not None else None
-        G = None
-        if guidance is not None and row.coef.get("c_g"):
-            G = guidance.gradient(x if row.scale == 1 else x / row.scale, tables.sigmas[i], **condition)
-        last = i + 1 == len(plan)
-        x_before, (x, net_in, D, eps_norm) = x, steps.step(
-            i, x, F, F_u, G, history, differentiable, want_net_in=not last, watched=callback is not None
-        )
-        steps.keep(row, x_before, D, history)
+        if history:
+            operands = operands | dict(zip(("H1", "H2", "H3"), history, strict=False))
+        if "b_u" in row.coef and uncond is not None:
+            operands = operands | {"F_u": net(net_in, tables.labels[i], **uncond)}
+        if "c_g" in row.coef and guidance is not None:
+            state = x if row.scale == 1 else x / row.scale
+            operands = operands | {"G": guidance.gradient(state, tables.sigmas[i], **condition)}
+        if row.draw >= 0 and key is None:
+            operands = operands | {"z": draws.take(row.draw, x)}
+        with quietly():
+            y, scaled, D, eps_norm = step(x, F, tables.coef[i], **operands)
+        for _ in range(row.forget):
+            history.pop()
+        if row.keep:
+            history.appendleft(x if row.keep == "x" else D)
+        x, net_in = y, y if scaled is None else scaled
         if callback is not None:
             callback(StepInfo(i, len(plan), row.sigma, D, x, eps_norm))
     return x
 
 
-class _Steps:
-    """The fused step of each row, with the buffers that the steps share."""
+def _fixed_arguments(plan: Plan, key: Tensor | None, state_dtype: torch.dtype, net_dtype: torch.dtype, watched: bool) -> list[dict[str, Any]]:
+    """The arguments of each row's step that do not change while the loop runs; defaults are left out."""
+    fixed: list[dict[str, Any]] = []
+    for row, following in zip(plan.rows, [*plan.rows[1:], None], strict=True):
+        arguments: dict[str, Any] = {}
+        if row.draw >= 0 and key is not None:
+            arguments |= {"key": key, "draw": row.draw + 1, "stream": int(Stream.STATE)}
+        if following is not None and (following.c_in != 1 or net_dtype != state_dtype):
+            arguments["net_dtype"] = net_dtype  # else the network's input is the state itself
+        if watched or row.keep == "D":
+            arguments["return_D"] = True
+        if watched:
+            arguments["return_eps_norm"] = True
+        fixed.append(arguments)
+    return fixed
 
-    def __init__(self, plan: Plan, latents: Tensor, key: Tensor | None, draws: _Draws, net_dtype: torch.dtype) -> None:
-        self.plan = plan
-        self.latents = latents
-        self.key = key
-        self.draws = draws
-        self.tables = plan.tables(latents.device, net_dtype, latents.shape[0])
-        self.net_dtype = net_dtype
-        # A separate network input is written only where it differs from the state.
-        self.scaled_input = [row.c_in != 1 or net_dtype != latents.dtype for row in plan.rows]
-        self.net_in_buffer = torch.empty_like(latents, dtype=net_dtype) if any(self.scaled_input) else None
-        self.free: list[Tensor] = []
 
-    def first_state(self, differentiable: bool) -> tuple[Tensor, Tensor]:
-        """The scaled prior with the churn noise of the first step, and the first network input."""
-        plan, tables = self.plan, self.tables
-        if plan.prior_draw >= 0 and self.key is not None:
-            x, _ = PERTURB.overload(
-                self.latents, tables.prior_scale, tables.prior_noise, self.key, plan.prior_draw + 1, int(Stream.STATE)
-            )  # fmt: skip
-        else:
-            x = self.latents * plan.prior_scale
-            if plan.prior_draw >= 0:
-                x = x + plan.prior_noise * self.draws.take(plan.prior_draw, x)
-        if not plan.rows or not self.scaled_input[0]:
-            return x, x
-        net_in = (x * plan.rows[0].c_in).to(self.net_dtype)
-        if differentiable or self.net_in_buffer is None:
-            return x, net_in
-        return x, self.net_in_buffer.copy_(net_in)
-
-    def step(self, i, x, F, F_u, G, history, differentiable, *, want_net_in, watched):
-        """One launch: (y, network input, D, eps norm)."""
-        row = self.plan.rows[i]
-        z = key = None
-        draw = 0
-        if row.draw >= 0:
-            if self.key is not None:
-                key, draw = self.key, row.draw + 1
-            else:
-                z = self.draws.take(row.draw, x)
-        H1, H2, H3 = [*history, None, None, None][:3]
-        operands = (x, F, self.tables.coef[i], F_u, G, H1, H2, H3, z, key, draw, int(Stream.STATE))
-        scaled = want_net_in and self.scaled_input[i + 1]
-        want_D = watched or row.keep == "D"
-        if differentiable:
-            y, net_in, D, eps_norm = STEP.overload(*operands, self.net_dtype if scaled else None, want_D, watched)
-            return y, net_in if scaled else y, D, eps_norm
-        y = self.free.pop() if self.free else torch.empty_like(x)
-        D = torch.empty_like(x) if want_D else None
-        eps_norm = x.new_empty(x.shape[0]) if watched else None
-        STEP.out_overload(*operands, out=y, net_in=self.net_in_buffer if scaled else None, D=D, eps_norm=eps_norm)
-        return y, self.net_in_buffer if scaled else y, D, eps_norm
-
-    def keep(self, row: Row, x_before: Tensor, D: Tensor | None, history: deque[Tensor]) -> None:
-        """Update the history, newest first, and give back the buffers that nothing reads any more."""
-        for _ in range(row.forget):
-            self.free.append(history.pop())
-        if row.keep == "x":
-            history.appendleft(x_before)
-        else:
-            self.free.append(x_before)
-            if row.keep == "D" and D is not None:
-                history.appendleft(D)
+def _first_state(plan, tables, latents, key, draws, net_dtype, quietly) -> tuple[Tensor, Tensor]:
+    """The scaled prior with the churn noise of the first step, and the first network input."""
+    if plan.prior_draw >= 0 and key is not None:
+        with quietly():
+            x, _ = PERTURB.overload(latents, tables.prior_scale, tables.prior_noise, key, plan.prior_draw + 1, int(Stream.STATE))
+    else:
+        x = latents * plan.prior_scale
+        if plan.prior_draw >= 0:
+            x = x + plan.prior_noise * draws.take(plan.prior_draw, x)
+    c_in = plan.rows[0].c_in if plan.rows else 1
+    return x, x if c_in == 1 and net_dtype == x.dtype else (x * c_in).to(net_dtype)
 
 
 class _Draws:

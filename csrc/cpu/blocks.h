@@ -18,10 +18,9 @@ FASTDIFF_INLINE void philox_words(u64 even, u64 odd, const NoiseKey& key, u32 w[
 }
 
 template <Noise kind>
-FASTDIFF_INLINE void noise_group(u64 even, u64 odd, const NoiseKey& key, float* out) {
+FASTDIFF_INLINE void noise_group(u64 even, u64 odd, const NoiseKey& key, f32 z[4]) {
   u32 w[4];
   philox_words(even, odd, key, w);
-  f32 z[4];
   if constexpr (kind == Noise::normal) {
     box_muller(w[0], w[1], z[0], z[1]);
     box_muller(w[2], w[3], z[2], z[3]);
@@ -29,7 +28,6 @@ FASTDIFF_INLINE void noise_group(u64 even, u64 odd, const NoiseKey& key, float* 
     for (int j = 0; j < 4; ++j) z[j] = kind == Noise::uniform ? unit_open_above(w[j]) : word_sign(w[j]);
   }
   transpose4(z[0], z[1], z[2], z[3]);
-  std::memcpy(out, z, sizeof z);
 }
 
 // Counters of a group's even and odd 64-bit lanes: 32-bit lane p holds counter (kWidth/4)*(p%4) + p/4.
@@ -40,23 +38,52 @@ FASTDIFF_INLINE void group_counters(u64& even, u64& odd) {
   }
 }
 
-template <Noise kind>
-static void noise_blocks(float* out, const NoiseKey& key, int64_t first, int64_t blocks) {
+// each(element, z) for every group of kGroup elements, z its four vectors; rest(element, z) for a shorter last one.
+template <Noise kind, class Each, class Rest>
+FASTDIFF_INLINE void for_groups(const NoiseKey& key, int64_t first, int64_t blocks, const Each& each, const Rest& rest) {
   u64 even{}, odd{};
   group_counters(even, odd);
   even += broadcast<u64>(first);
   odd += broadcast<u64>(first);
   const u64 step = broadcast<u64>(kWidth);
-  for (; blocks >= kWidth; blocks -= kWidth, out += kGroup) {
-    noise_group<kind>(even, odd, key, out);
+  f32 z[4];
+  int64_t element = 0;
+  for (; blocks >= kWidth; blocks -= kWidth, element += kGroup) {
+    noise_group<kind>(even, odd, key, z);
+    each(element, z);
     even += step;
     odd += step;
   }
   if (blocks > 0) {
-    float rest[kGroup];
-    noise_group<kind>(even, odd, key, rest);
-    std::memcpy(out, rest, 4 * blocks * sizeof(float));
+    noise_group<kind>(even, odd, key, z);
+    rest(element, z);
   }
+}
+
+template <Noise kind>
+static void noise_blocks(float* out, const NoiseKey& key, int64_t first, int64_t blocks) {
+  for_groups<kind>(
+      key, first, blocks, [&](int64_t at, const f32* z) { std::memcpy(out + at, z, kGroup * sizeof(float)); },
+      [&](int64_t at, const f32* z) { std::memcpy(out + at, z, (4 * blocks - at) * sizeof(float)); });
+}
+
+static void perturb_fused(float mean_coef, const float* x0, float std, NoiseKey key, int64_t first, int64_t blocks, float* out) {
+  const f32 m = broadcast<f32>(mean_coef), s = broadcast<f32>(std);
+  for_groups<Noise::normal>(
+      key, first, blocks,
+      [&](int64_t at, const f32* z) {
+        for (int j = 0; j < 4; ++j) {
+          f32 x;
+          std::memcpy(&x, x0 + at + j * kWidth, sizeof x);
+          x = perturb_formula(m, x, s, z[j]);
+          std::memcpy(out + at + j * kWidth, &x, sizeof x);
+        }
+      },
+      [&](int64_t at, const f32* z) {
+        float rest[kGroup];
+        std::memcpy(rest, z, sizeof rest);
+        for (int64_t i = at; i < 4 * blocks; ++i) out[i] = perturb_formula<float>(mean_coef, x0[i], std, rest[i - at]);
+      });
 }
 
 static void noise(Noise kind, float* out, NoiseKey key, int64_t first, int64_t blocks) {
@@ -156,7 +183,7 @@ static void load(Dtype from, const void* in, T* out, int64_t n) {
     case Dtype::bf16:
       for (int64_t i = 0; i < n; ++i) out[i] = (T)from_bf16(((const uint16_t*)in)[i]);
       return;
-    case Dtype::f16: return load_f16(in, out, n);
+    default: return load_f16(in, out, n);
   }
 }
 
@@ -172,11 +199,11 @@ static void store(Dtype to, const T* in, void* out, int64_t n) {
     case Dtype::bf16:
       for (int64_t i = 0; i < n; ++i) ((uint16_t*)out)[i] = to_bf16((float)in[i]);
       return;
-    case Dtype::f16: return store_f16(in, out, n);
+    default: return store_f16(in, out, n);
   }
 }
 
 const Kernels table = {
-    FASTDIFF_ISA,   noise,         perturb<float>, perturb<double>, step<float>,  step<double>,  scale<float>,
-    scale<double>,  eps<float>,    eps<double>,    load<float>,     load<double>, store<float>,  store<double>,
+    FASTDIFF_ISA,  noise,         perturb_fused, perturb<float>, perturb<double>, step<float>,  step<double>,  scale<float>,
+    scale<double>, eps<float>,    eps<double>,   load<float>,    load<double>,    store<float>, store<double>,
 };

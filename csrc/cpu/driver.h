@@ -13,15 +13,6 @@ constexpr int64_t kBlock = 1024;   // elements that a block kernel sees at once;
 constexpr int64_t kRange = 4096;   // elements of a task; fixed, so that sums do not depend on the thread count
 constexpr int64_t kGrain = 16384;  // elements below which a second thread does not pay
 
-inline Dtype dtype_of(const Tensor& t) {
-  switch (t.scalar_type()) {
-    case ScalarType::Double: return Dtype::f64;
-    case ScalarType::Float: return Dtype::f32;
-    case ScalarType::BFloat16: return Dtype::bf16;
-    default: return Dtype::f16;
-  }
-}
-
 template <class T>
 constexpr Dtype dtype_for = sizeof(T) == 8 ? Dtype::f64 : Dtype::f32;
 
@@ -39,7 +30,7 @@ struct Input {
   explicit operator bool() const { return data; }
   Input() = default;
   explicit Input(const float* values) : data((const char*)values) {}
-  explicit Input(const Tensor& t) : data((const char*)t.data_ptr()), dtype(dtype_of(t)), size(element_size(t.scalar_type())) {}
+  explicit Input(const View& t) : data((const char*)t.data()), dtype(t.dtype), size(t.element_size()) {}
 
   template <class T>
   const T* block(const Kernels& k, int64_t at, int64_t n, T* scratch) const {
@@ -56,7 +47,7 @@ struct Sink {
   int64_t size = 4;
   explicit operator bool() const { return data; }
   Sink() = default;
-  explicit Sink(const Tensor& t) : data((char*)t.data_ptr()), dtype(dtype_of(t)), size(element_size(t.scalar_type())) {}
+  explicit Sink(const View& t) : data((char*)t.data()), dtype(t.dtype), size(t.element_size()) {}
 
   template <class T>
   T* block(int64_t at, T* scratch) const {

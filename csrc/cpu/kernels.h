@@ -3,13 +3,14 @@
 
 #include <cstdint>
 
+#include "../dtype.h"
+
 namespace fastdiff::cpu {
 
 constexpr int kCoefs = 16;  // columns of sampler_step's coefficient row, fastdiff/ops/coef.py
 enum Coef { kA, kB, kBu, kLo, kHi, kCx, kCd, kCg, kCh1, kCh2, kCh3, kCn, kCin, kEx, kEd };
 
 enum class Noise { normal, uniform, rademacher };
-enum class Dtype { f64, f32, bf16, f16 };
 
 // Counter coordinates of one sample's noise.
 struct NoiseKey {
@@ -33,6 +34,8 @@ struct Kernels {
   const char* name;
   // out[0 .. 4*blocks) = noise of Philox blocks first .. first + blocks of a sample.
   void (*noise)(Noise kind, float* out, NoiseKey key, int64_t first, int64_t blocks);
+  // out = mean_coef*x0 + std*z over whole Philox blocks, the noise staying in registers.
+  void (*perturb_fused)(float mean_coef, const float* x0, float std, NoiseKey key, int64_t first, int64_t blocks, float* out);
   void (*perturb_f32)(int64_t n, const float* x0, const float* z, float mean_coef, float std, float* out);
   void (*perturb_f64)(int64_t n, const double* x0, const float* z, double mean_coef, double std, double* out);
   void (*step_f32)(int64_t n, const float* coef, const StepBlock<float>& block);

@@ -1,13 +1,8 @@
-// perturb on the CPU: x_t = m*x0 + s*z, the noise made a block at a time and never stored unless asked for.
+// perturb on the CPU: x_t = m*x0 + s*z, the noise made in registers and never stored unless asked for.
 #include "driver.h"
 
 namespace fastdiff::cpu {
 namespace {
-
-template <class T>
-T element(const Tensor& t, int64_t i) {
-  return t.scalar_type() == ScalarType::Double ? (T)((const double*)t.data_ptr())[i] : (T)((const float*)t.data_ptr())[i];
-}
 
 void run_block(const Kernels& k, int64_t n, const float* x0, const float* z, float m, float s, float* out) {
   k.perturb_f32(n, x0, z, m, s, out);
@@ -16,62 +11,89 @@ void run_block(const Kernels& k, int64_t n, const double* x0, const float* z, do
   k.perturb_f64(n, x0, z, m, s, out);
 }
 
+// [B] float64 or float32, read as T.
+struct PerSample {
+  const void* data;
+  bool wide;
+  explicit PerSample(const View& t) : data(t.data()), wide(t.dtype == Dtype::f64) {}
+  template <class T>
+  T at(int64_t i) const {
+    return wide ? (T)((const double*)data)[i] : (T)((const float*)data)[i];
+  }
+};
+
+struct Perturb {
+  Input x0;
+  PerSample mean_coef, std;
+  const int64_t* key;
+  int64_t draw, stream;
+  Sink out, noise;
+};
+
 template <class T>
-void run(const Tensor& x0, const Tensor& mean_coef, const Tensor& std, const Tensor& key, int64_t draw, int64_t stream,
-         const Layout& layout, const Tensor& out, const OptionalTensor& noise) {
-  const Input x(x0);
-  const Sink y(out), z_out = noise ? Sink(*noise) : Sink();
-  const Tensor m = torch::stable::contiguous(mean_coef), s = torch::stable::contiguous(std);
-  const Tensor keys = torch::stable::contiguous(key);
-  const auto* key_data = (const int64_t*)keys.data_ptr();
+void run(const Perturb& p, const Layout& layout) {
   const Kernels& k = kernels();
+  const bool in_registers = layout.channels == 1 && p.x0.dtype == Dtype::f32 && p.out.dtype == Dtype::f32 && !p.noise;
   for_ranges(layout, [&](int64_t sample, int64_t begin, int64_t end) {
+    const NoiseKey at{(uint64_t)p.key[sample], (uint64_t)p.draw, (uint32_t)p.stream};
+    const T m = p.mean_coef.at<T>(sample), s = p.std.at<T>(sample);
+    const int64_t start = sample * layout.n;
+    if (in_registers && (end - begin) % 4 == 0) {
+      const float* x0 = (const float*)p.x0.data + start + begin;
+      return k.perturb_fused((float)m, x0, (float)s, at, begin / 4, (end - begin) / 4, (float*)p.out.data + start + begin);
+    }
     static thread_local SampleNoise generator;
     T x_scratch[kBlock], y_scratch[kBlock];
-    const NoiseKey at{(uint64_t)key_data[sample], (uint64_t)draw, (uint32_t)stream};
     const float* z = generator.range(k, Noise::normal, layout, at, begin, end);
     for (int64_t i = begin; i < end; i += kBlock) {
-      const int64_t n = std::min(kBlock, end - i), offset = sample * layout.n + i;
-      T* computed = y.block(offset, y_scratch);
-      const T* block = x.block(k, offset, n, x_scratch);
-      run_block(k, n, block, z + (i - begin), element<T>(m, sample), element<T>(s, sample), computed);
-      y.commit(k, offset, n, computed);
-      if (z_out) k.store_f32(z_out.dtype, z + (i - begin), z_out.data + offset * z_out.size, n);
+      const int64_t n = std::min(kBlock, end - i), offset = start + i;
+      T* computed = p.out.block(offset, y_scratch);
+      run_block(k, n, p.x0.block(k, offset, n, x_scratch), z + (i - begin), m, s, computed);
+      p.out.commit(k, offset, n, computed);
+      if (p.noise) k.store_f32(p.noise.dtype, z + (i - begin), p.noise.data + offset * p.noise.size, n);
     }
   });
 }
 
-void perturb_out(Tensor x0, Tensor mean_coef, Tensor std, Tensor key, int64_t draw, int64_t stream, Tensor out, OptionalTensor noise) {
-  check_state("x0", x0);
+void perturb_into(
+    const View& x0, const View& mean_coef, const View& std, const View& key, int64_t draw, int64_t stream, const View& out,
+    const std::optional<View>& noise) {
   check_per_sample("mean_coef", mean_coef, x0);
   check_per_sample("std", std, x0);
   check_key(key, x0);
   check_counter(draw, stream);
-  check_like("out", out, x0);
-  if (noise) check_like("noise", *noise, x0);
-
-  const Layout layout = layout_of(x0).value_or(Layout{x0.size(0), x0.size(0) ? x0.numel() / x0.size(0) : 0});
-  const Tensor x = with_layout(x0, layout);
+  const Layout layout = layout_of(x0);
+  const View x = with_layout(x0, layout), m = dense(mean_coef), s = dense(std), keys = dense(key);
   Output y(out, layout);
   std::optional<Output> z;
   if (noise) z.emplace(*noise, layout);
-  const auto bytes = [](const Tensor& t) { return t.numel() * element_size(t.scalar_type()); };
-  check_overlap("out", y.tensor(), x, bytes(y.tensor()), bytes(x));
-  const OptionalTensor z_tensor = z ? OptionalTensor(z->tensor()) : std::nullopt;
-  const auto body = x0.scalar_type() == ScalarType::Double ? run<double> : run<float>;
-  body(x, mean_coef, std, key, draw, stream, layout, y.tensor(), z_tensor);
+  check_overlap("out", y.view(), x);
+  if (z) check_overlap("noise", z->view(), x);
+  const Perturb p{Input(x), PerSample(m), PerSample(s), (const int64_t*)keys.data(), draw, stream, Sink(y.view()),
+                  z ? Sink(z->view()) : Sink()};
+  x0.dtype == Dtype::f64 ? run<double>(p, layout) : run<float>(p, layout);
   y.finish();
   if (z) z->finish();
 }
 
+void perturb_out(Tensor x0, Tensor mean_coef, Tensor std, Tensor key, int64_t draw, int64_t stream, Tensor out, OptionalTensor noise) {
+  const View x(std::move(x0)), y(std::move(out));
+  check_state("x0", x);
+  check_like("out", y, x);
+  std::optional<View> z;
+  if (noise) check_like("noise", z.emplace(*noise), x);
+  perturb_into(x, View(std::move(mean_coef)), View(std::move(std)), View(std::move(key)), draw, stream, y, z);
+}
+
 std::tuple<Tensor, OptionalTensor> perturb(
     Tensor x0, Tensor mean_coef, Tensor std, Tensor key, int64_t draw, int64_t stream, bool return_noise) {
-  check_state("x0", x0);
-  Tensor out = new_like(x0);
-  OptionalTensor noise;
-  if (return_noise) noise = new_like(x0);
-  perturb_out(x0, mean_coef, std, key, draw, stream, out, noise);
-  return {out, noise};
+  const View x(std::move(x0));
+  check_state("x0", x);
+  const View out(new_like(x));
+  std::optional<View> z;
+  if (return_noise) z.emplace(new_like(x));
+  perturb_into(x, View(std::move(mean_coef)), View(std::move(std)), View(std::move(key)), draw, stream, out, z);
+  return {out.tensor, z ? OptionalTensor(z->tensor) : std::nullopt};
 }
 
 }  // namespace

@@ -75,99 +75,118 @@ void run(const Step& step, Layout layout) {
   });
 }
 
+// The tensors of a step as they come: the fixed ones, and the optional ones by position.
+struct Operands {
+  View x, F, coef;
+  std::optional<View> F_u, terms[kMaxTerms], key;  // terms: G, H1, H2, H3, z
+};
+constexpr const char* kTermNames[] = {"G", "H1", "H2", "H3", "z"};
+constexpr int kTermColumns[] = {kCg, kCh1, kCh2, kCh3, kCn};
+
+struct Outputs {
+  View y;
+  std::optional<View> net_in, D, eps_norm;
+};
+
+void check(const Operands& in, int64_t draw, int64_t stream) {
+  check_like("F", in.F, in.x);
+  check_coef(in.coef, in.x, kCoefs);
+  if (in.F_u) check_like("F_u", *in.F_u, in.x);
+  for (int j = 0; j < kMaxTerms; ++j)
+    if (in.terms[j]) check_like(kTermNames[j], *in.terms[j], in.x);
+  if (in.key) check_key(*in.key, in.x);
+  if (in.key && in.terms[kMaxTerms - 1]) throw std::invalid_argument("key: expected none beside z, got both");
+  check_counter(draw, stream);
+}
+
+void step_into(const Operands& in, int64_t draw, int64_t stream, const Outputs& out) {
+  check(in, draw, stream);
+  const Layout layout = layout_of(in.x);
+  Output y(out.y, layout);
+  std::optional<Output> net_in, D;
+  if (out.net_in) net_in.emplace(*out.net_in, layout);
+  if (out.D) D.emplace(*out.D, layout);
+
+  std::optional<View> copies[3 + kMaxTerms];  // what the step points into
+  int used = 0;
+  const auto input = [&](const View& t) {
+    const View& dense = has_layout(t, layout) ? t : copies[used++].emplace(with_layout(t, layout));
+    check_overlap("out", y.view(), dense);
+    if (net_in) check_overlap("net_in", net_in->view(), dense);
+    if (D) check_overlap("D", D->view(), dense);
+    return Input(dense);
+  };
+  Step step;
+  step.x = input(in.x);
+  step.F = input(in.F);
+  if (in.F_u) step.F_u = input(*in.F_u);
+  for (int j = 0; j < kMaxTerms; ++j)
+    if (in.terms[j]) {
+      step.term[step.terms] = input(*in.terms[j]);
+      step.term_column[step.terms++] = kTermColumns[j];
+    }
+  const View coef = dense(in.coef), key = in.key ? dense(*in.key) : in.coef;
+  if (in.key) step.key = (const int64_t*)key.data();
+  step.draw = draw;
+  step.stream = stream;
+  step.coef = (const double*)coef.data();
+  step.coef_per_sample = coef.dim() == 2;
+  step.y = Sink(y.view());
+  if (net_in) step.net_in = Sink(net_in->view());
+  if (D) step.D = Sink(D->view());
+  const int64_t ranges = (layout.n + range_length(layout) - 1) / range_length(layout);
+  std::vector<double> sums(out.eps_norm ? layout.batch * ranges : 0);
+  step.eps_sum = sums.empty() ? nullptr : sums.data();
+
+  in.x.dtype == Dtype::f64 ? run<double>(step, layout) : run<float>(step, layout);
+
+  y.finish();
+  if (net_in) net_in->finish();
+  if (D) D->finish();
+  if (!out.eps_norm) return;
+  Output norm(*out.eps_norm, Layout{layout.batch, 1});
+  for (int64_t b = 0; b < layout.batch; ++b) {
+    double sum = 0;
+    for (int64_t r = 0; r < ranges; ++r) sum += sums[b * ranges + r];
+    if (norm.view().dtype == Dtype::f64)
+      ((double*)norm.view().data())[b] = std::sqrt(sum);
+    else
+      ((float*)norm.view().data())[b] = (float)std::sqrt(sum);
+  }
+  norm.finish();
+}
+
+std::optional<View> view(OptionalTensor& t) { return t ? std::optional<View>(std::in_place, std::move(*t)) : std::nullopt; }
+
 void sampler_step_out(
     Tensor x, Tensor F, Tensor coef, OptionalTensor F_u, OptionalTensor G, OptionalTensor H1, OptionalTensor H2, OptionalTensor H3,
     OptionalTensor z, OptionalTensor key, int64_t draw, int64_t stream, Tensor out, OptionalTensor net_in, OptionalTensor D,
     OptionalTensor eps_norm) {
-  check_state("x", x);
-  check_like("F", F, x);
-  check_coef(coef, x, kCoefs);
-  const std::pair<const char*, const OptionalTensor*> inputs[] = {{"F_u", &F_u}, {"G", &G},   {"H1", &H1},
-                                                                  {"H2", &H2},   {"H3", &H3}, {"z", &z}};
-  for (const auto& [name, t] : inputs)
-    if (*t) check_like(name, **t, x);
-  if (key) check_key(*key, x);
-  if (key && z) throw std::invalid_argument("key: expected none beside z, got both");
-  check_counter(draw, stream);
-  check_like("out", out, x);
-  if (net_in) check_like("net_in", *net_in, x);
-  if (D) check_like("D", *D, x);
-  if (eps_norm) check_per_sample("eps_norm", *eps_norm, x);
-
-  const int64_t batch = x.size(0), n = batch ? x.numel() / batch : 0;
-  const Layout layout = layout_of(x).value_or(Layout{batch, n});
-  const auto bytes = [](const Tensor& t) { return t.numel() * element_size(t.scalar_type()); };
-  Output y(out, layout);
-  std::optional<Output> net_in_target, D_target;
-  if (net_in) net_in_target.emplace(*net_in, layout);
-  if (D) D_target.emplace(*D, layout);
-
-  std::vector<Tensor> alive;  // copies that the step points into
-  const auto input = [&](const Tensor& t) {
-    alive.push_back(with_layout(t, layout));
-    check_overlap("out", y.tensor(), alive.back(), bytes(y.tensor()), bytes(alive.back()));
-    if (net_in_target) check_overlap("net_in", net_in_target->tensor(), alive.back(), bytes(net_in_target->tensor()), bytes(alive.back()));
-    if (D_target) check_overlap("D", D_target->tensor(), alive.back(), bytes(D_target->tensor()), bytes(alive.back()));
-    return Input(alive.back());
-  };
-  Step step;
-  step.x = input(x);
-  step.F = input(F);
-  if (F_u) step.F_u = input(*F_u);
-  const int columns[] = {kCg, kCh1, kCh2, kCh3, kCn};
-  for (int j = 0; j < kMaxTerms; ++j)
-    if (const auto& [name, t] = inputs[1 + j]; *t) {
-      step.term[step.terms] = input(**t);
-      step.term_column[step.terms++] = columns[j];
-    }
-  if (key) {
-    alive.push_back(torch::stable::contiguous(*key));
-    step.key = (const int64_t*)alive.back().data_ptr();
-  }
-  step.draw = draw;
-  step.stream = stream;
-  alive.push_back(coef.is_contiguous() ? coef : torch::stable::contiguous(coef));
-  step.coef = (const double*)alive.back().data_ptr();
-  step.coef_per_sample = coef.dim() == 2;
-  step.y = Sink(y.tensor());
-  if (net_in_target) step.net_in = Sink(net_in_target->tensor());
-  if (D_target) step.D = Sink(D_target->tensor());
-  std::vector<double> sums;
-  const int64_t ranges = (n + range_length(layout) - 1) / range_length(layout);
-  if (eps_norm) sums.resize(batch * ranges);
-  step.eps_sum = eps_norm && n > 0 ? sums.data() : nullptr;
-
-  x.scalar_type() == ScalarType::Double ? run<double>(step, layout) : run<float>(step, layout);
-
-  y.finish();
-  if (net_in_target) net_in_target->finish();
-  if (D_target) D_target->finish();
-  if (eps_norm) {
-    Tensor norm = eps_norm->is_contiguous() ? *eps_norm : torch::stable::contiguous(*eps_norm);
-    for (int64_t b = 0; b < batch; ++b) {
-      double sum = 0;
-      for (int64_t r = 0; r < ranges; ++r) sum += sums[b * ranges + r];
-      if (norm.scalar_type() == ScalarType::Double)
-        ((double*)norm.data_ptr())[b] = std::sqrt(sum);
-      else
-        ((float*)norm.data_ptr())[b] = (float)std::sqrt(sum);
-    }
-    if (norm.get() != eps_norm->get()) torch::stable::copy_(*eps_norm, norm);
-  }
+  const Operands in{View(std::move(x)), View(std::move(F)), View(std::move(coef)), view(F_u),
+                    {view(G), view(H1), view(H2), view(H3), view(z)}, view(key)};
+  check_state("x", in.x);
+  const Outputs to{View(std::move(out)), view(net_in), view(D), view(eps_norm)};
+  check_like("out", to.y, in.x);
+  if (to.net_in) check_like("net_in", *to.net_in, in.x);
+  if (to.D) check_like("D", *to.D, in.x);
+  if (to.eps_norm) check_per_sample("eps_norm", *to.eps_norm, in.x);
+  step_into(in, draw, stream, to);
 }
 
 std::tuple<Tensor, OptionalTensor, OptionalTensor, OptionalTensor> sampler_step(
     Tensor x, Tensor F, Tensor coef, OptionalTensor F_u, OptionalTensor G, OptionalTensor H1, OptionalTensor H2, OptionalTensor H3,
     OptionalTensor z, OptionalTensor key, int64_t draw, int64_t stream, std::optional<ScalarType> net_dtype, bool return_D,
     bool return_eps_norm) {
-  check_state("x", x);
-  Tensor out = new_like(x);
-  OptionalTensor net_in, D, eps_norm;
-  if (net_dtype) net_in = new_like(x, *net_dtype);
-  if (return_D) D = new_like(x);
-  if (return_eps_norm) eps_norm = new_per_sample(x, x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float);
-  sampler_step_out(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream, out, net_in, D, eps_norm);
-  return {out, net_in, D, eps_norm};
+  const Operands in{View(std::move(x)), View(std::move(F)), View(std::move(coef)), view(F_u),
+                    {view(G), view(H1), view(H2), view(H3), view(z)}, view(key)};
+  check_state("x", in.x);
+  Outputs to{View(new_like(in.x)), {}, {}, {}};
+  if (net_dtype) to.net_in.emplace(new_like(in.x, *net_dtype));
+  if (return_D) to.D.emplace(new_like(in.x));
+  if (return_eps_norm) to.eps_norm.emplace(new_per_sample(in.x, in.x.dtype == Dtype::f64 ? ScalarType::Double : ScalarType::Float));
+  step_into(in, draw, stream, to);
+  const auto tensor = [](const std::optional<View>& v) { return v ? OptionalTensor(v->tensor) : std::nullopt; };
+  return {to.y.tensor, tensor(to.net_in), tensor(to.D), tensor(to.eps_norm)};
 }
 
 }  // namespace

@@ -80,6 +80,9 @@ class Op:
         return getattr(getattr(torch.ops, NAMESPACE), self.name).out
 
 
+#: Context in which ops skip autograd's bookkeeping: 20 us a call in Python, and inference_mode would taint the results.
+below_autograd = torch._C._AutoDispatchBelowAutograd
+
 #: Every op, by name, in the order of registration.
 OPS: dict[str, Op] = {}
 
@@ -142,7 +145,7 @@ def _refuse_gradients(op: Op) -> Callable:
             raise RuntimeError(
                 f"fastdiff::{op.name}.out writes into given tensors and has no gradient: call fastdiff::{op.name}, or use torch.no_grad()"
             )
-        with torch._C._AutoDispatchBelowAutograd():
+        with below_autograd():
             return op.out_overload.redispatch(keyset & torch._C._after_autograd_keyset, *args, **kwargs)
 
     return autograd
