@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -47,6 +48,14 @@ def check_counter(draw: int, stream: int) -> None:
         raise ValueError(f"draw: expected an integer >= 0, got {draw}")
     if not 0 <= stream < 2**32:
         raise ValueError(f"stream: expected 0 <= stream < 2**32, got {stream}")
+
+
+def check_no_dual(*tensors: Tensor | None) -> None:
+    """Refuse forward-mode dual tensors: the dispatcher would drop their tangents in silence (torch.func.jvp works)."""
+    if forward_ad._current_level < 0:
+        return
+    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        raise NotImplementedError("forward-mode dual tensors are not supported: use torch.func.jvp")
 
 
 def _reject(name: str, expected: str, got: Tensor) -> None:

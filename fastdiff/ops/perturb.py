@@ -16,16 +16,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ._checks import check_counter, check_key, check_like, check_per_sample, check_state
+from ._checks import check_counter, check_key, check_like, check_no_dual, check_per_sample, check_state
 from ._samples import keys, laid_out, randn, states
+from ._shapes import column, compute_dtype, sum_per_sample
 from ._table import Op, Sample, Tolerance, register
 from .formulas import perturbed
 from .noise import NOISE_OPS, noise_reference
-
-
-def _column(t: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """[B] as [B, 1, ...], to broadcast against x."""
-    return t.to(dtype).reshape(-1, *[1] * (x.dim() - 1))
 
 
 def check_perturb(x0: Tensor, mean_coef: Tensor, std: Tensor, key: Tensor, draw: int, stream: int) -> None:
@@ -42,9 +38,9 @@ def reference(
 ) -> tuple[Tensor, Tensor | None]:
     """x_t, and z in x0's dtype if asked for."""
     check_perturb(x0, mean_coef, std, key, draw, stream)
-    compute = torch.float64 if x0.dtype == torch.float64 else torch.float32
+    compute = compute_dtype(x0)
     z = noise_reference("normal", x0.to(compute), key, draw, stream)
-    x_t = perturbed(_column(mean_coef, x0, compute), x0.to(compute), _column(std, x0, compute), z)
+    x_t = perturbed(column(mean_coef, x0, compute), x0.to(compute), column(std, x0, compute), z)
     return x_t.to(x0.dtype), z.to(x0.dtype) if return_noise else None
 
 
@@ -66,18 +62,15 @@ def _setup_context(ctx, inputs, output) -> None:
 def _backward(ctx, grad: Tensor, _grad_noise):
     x0, mean_coef, std, key = ctx.saved_tensors
     need_x0, need_mean, need_std = ctx.needs_input_grad[:3]
-    compute = torch.float64 if x0.dtype == torch.float64 else torch.float32
+    compute = compute_dtype(x0)
     g = grad.to(compute)
 
-    def per_sample(product: Tensor, t: Tensor) -> Tensor:
-        return product.flatten(1).sum(1).to(t.dtype) if product.dim() > 1 else product.to(t.dtype)
-
-    grad_x0 = (_column(mean_coef, x0, compute) * g).to(x0.dtype) if need_x0 else None
-    grad_mean = per_sample(g * x0.to(compute), mean_coef) if need_mean else None
+    grad_x0 = (column(mean_coef, x0, compute) * g).to(x0.dtype) if need_x0 else None
+    grad_mean = sum_per_sample(g * x0.to(compute)).to(mean_coef.dtype) if need_mean else None
     grad_std = None
     if need_std:
         z = NOISE_OPS["normal"].overload(x0.detach().to(compute), key, ctx.draw, ctx.stream)
-        grad_std = per_sample(g * z, std)
+        grad_std = sum_per_sample(g * z).to(std.dtype)
     return grad_x0, grad_mean, grad_std, None, None, None, None
 
 
@@ -168,6 +161,7 @@ def perturb(
     Source: Song et al. 2021 (arXiv:2011.13456), eq. 29.
     """
     mean_coef, std = _per_sample(mean_coef, x0), _per_sample(std, x0)
+    check_no_dual(x0, mean_coef, std)
     if out is None:
         x_t, z = OP.overload(x0, mean_coef, std, key, draw, stream, return_noise)
     else:

@@ -19,8 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import FLOATING, check_coef, check_counter, check_key, check_like, check_per_sample, check_state
+from ._checks import FLOATING, check_coef, check_counter, check_key, check_like, check_no_dual, check_per_sample, check_state
 from ._samples import keys, laid_out, randn, states
+from ._shapes import column, compute_dtype, sum_per_sample
 from ._table import Op, Sample, Tolerance, register
 from .coef import COLUMNS, coef_row
 from .formulas import advanced, denoised
@@ -40,10 +41,6 @@ def _columns(coef: Tensor, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     """Each coefficient by name, shaped to broadcast against x."""
     shape = (-1, *[1] * (x.dim() - 1)) if coef.dim() == 2 else ()
     return {name: coef[..., i].to(dtype).reshape(shape) for i, name in enumerate(COLUMNS)}
-
-
-def compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def check_step(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream) -> None:
@@ -80,8 +77,8 @@ def reference(
     net_in = (c["c_in"] * y).to(net_dtype) if net_dtype is not None else None
     eps_norm = None
     if return_eps_norm:
-        eps = (c["e_x"] * x + c["e_D"] * D).double().reshape(x.shape[0], -1)
-        eps_norm = eps.square().sum(1).sqrt().to(dtype)
+        eps = (c["e_x"] * x + c["e_D"] * D).double()
+        eps_norm = sum_per_sample(eps.square()).sqrt().to(dtype)
     return y.to(state_dtype), net_in, D.to(state_dtype) if return_D else None, eps_norm
 
 
@@ -127,8 +124,8 @@ def _backward(ctx, grad_y, grad_net_in, grad_D, grad_eps_norm):
     g_x = c["c_x"] * g_y
     if grad_eps_norm is not None:
         eps = c["e_x"] * v["x"] + c["e_D"] * D
-        norm = eps.reshape(eps.shape[0], -1).square().sum(1).sqrt().reshape(-1, *[1] * (x.dim() - 1))
-        scale = grad_eps_norm.to(dtype).reshape(norm.shape) / torch.where(norm == 0, 1, norm)
+        norm = column(sum_per_sample(eps.square()).sqrt(), x, dtype)
+        scale = column(grad_eps_norm, x, dtype) / torch.where(norm == 0, 1, norm)
         grads["e_x"], grads["e_D"] = scale * eps * v["x"], scale * eps * D
         g_D, g_x = g_D + c["e_D"] * scale * eps, g_x + c["e_x"] * scale * eps
     g_raw = torch.where(low | high, 0, g_D)
@@ -144,7 +141,7 @@ def _backward(ctx, grad_y, grad_net_in, grad_D, grad_eps_norm):
         grads |= {"lo": torch.where(low & ~high, g_D, 0), "hi": torch.where(high, g_D, 0)}
         pairs = (("b_u", "F_u", g_raw), ("c_g", "G", g_y), ("c_h1", "H1", g_y), ("c_h2", "H2", g_y), ("c_h3", "H3", g_y), ("c_n", "z", g_y))
         grads |= {column: g * v[name] for column, name, g in pairs if name in v}
-        sums = [grads[name].reshape(x.shape[0], -1).sum(1) if name in grads else zero.new_zeros(x.shape[0]) for name in COLUMNS]
+        sums = [sum_per_sample(grads[name]) if name in grads else zero.new_zeros(x.shape[0]) for name in COLUMNS]
         per_sample = torch.stack(sums, dim=1).to(coef.dtype)
         grad_coef = per_sample if coef.dim() == 2 else per_sample.sum(0)
 
@@ -289,6 +286,7 @@ def sampler_step(
     if net_dtype is not None and net_dtype not in FLOATING:
         raise ValueError(f"net_dtype: expected float64, float32, bfloat16 or float16, got {net_dtype}")
     H = [*history, None, None, None][:3]
+    check_no_dual(x, F, coef, F_u, G, *H, z)
     operands = (x, F, coef, F_u, G, *H, z, key, draw, stream)
     if out is None:
         return SamplerStep(*OP.overload(*operands, net_dtype, return_D, return_eps_norm))

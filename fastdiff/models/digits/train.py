@@ -1,7 +1,7 @@
 """Train the built-in digits model: python -m fastdiff.models.digits.train --out digits.safetensors
 
 EDM's objective (Karras et al. 2022, table 1) on the training split, with an exponential moving average of the weights.
-Seed 0 and the defaults made the weights in this folder, on two CPU threads.
+Seed 0 and the defaults made the weights in this folder, on two CPU threads (9000 steps at 6 to 9 a second).
 """
 
 from __future__ import annotations
@@ -15,20 +15,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ...files import write_atomically
 from ..precond import EDMPrecond
 from .data import Digits, load_digits
+from .network import build
 
 P_MEAN, P_STD = -0.8, 1.2
 EMA_RAMP = 0.05
-
-
-def build(sigma_data: float) -> EDMPrecond:
-    """The untrained network of the digits model."""
-    return EDMPrecond(
-        img_resolution=8, img_channels=1, label_dim=10, sigma_data=sigma_data, model_type="SongUNet",
-        model_channels=32, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[4],
-        dropout=0.1, label_dropout=0.1,
-    )  # fmt: skip
 
 
 def edm_loss(net: EDMPrecond, images: Tensor, class_labels: Tensor) -> Tensor:
@@ -50,7 +43,7 @@ def update_average(average: nn.Module, net: nn.Module, step: int, half_life: flo
 def train(data: Digits, *, steps: int, batch: int, lr: float, half_life: float, seed: int) -> EDMPrecond:
     """Train on `data` and return the averaged network."""
     torch.manual_seed(seed)
-    net = build(sigma_data=round(float(data.images.std()), 4)).train()
+    net = build().train()
     average = copy.deepcopy(net).eval()
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, betas=(0.9, 0.99))
     one_hot = nn.functional.one_hot(data.labels, 10).to(torch.float32)
@@ -82,10 +75,11 @@ def train(data: Digits, *, steps: int, batch: int, lr: float, half_life: float, 
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial weights, the data order and the noise.")
 def main(out: Path, steps: int, batch: int, lr: float, half_life: float, seed: int) -> None:
     """Train the digits model on scikit-learn's 8x8 digits (about 20 minutes on two cores)."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     net = train(load_digits("train"), steps=steps, batch=batch, lr=lr, half_life=half_life, seed=seed)
-    save_file(net.state_dict(), out)
+    weights = save(net.state_dict())
+    write_atomically(out, lambda file: file.write(weights))
     click.echo(f"wrote {out}")
 
 

@@ -1,0 +1,94 @@
+"""The command line: fastdiff doctor, fastdiff sample, fastdiff models."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ._version import __version__
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="fastdiff-torch", prog_name="fastdiff")
+def cli() -> None:
+    """Fused kernels and samplers for diffusion models.
+
+    \b
+    fastdiff doctor                                   what runs where on this machine
+    fastdiff models                                   the models that are shipped
+    fastdiff sample --model digits --out samples.png  a picture of generated digits
+    """
+
+
+@cli.command()
+def doctor() -> None:
+    """Print versions, which backend serves which op, what is missing, and what to do about it."""
+    from .doctor import inspect
+
+    click.echo(str(inspect()))
+
+
+@cli.command()
+def models() -> None:
+    """List the models that are shipped with their weights."""
+    from .models import MODELS
+
+    for model in MODELS.values():
+        click.echo(f"{model.name:10} {model.about}")
+
+
+@cli.command()
+@click.option("--model", default="digits", show_default=True, help="A name that `fastdiff models` lists.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Other weights for that model, a safetensors file.")
+@click.option("-n", "--count", type=int, default=64, show_default=True, help="Number of samples.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Sample i depends on (seed, i) alone, whatever the batch.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True, help="The picture, a PNG.")
+@click.option("--npz", type=click.Path(path_type=Path), help="Also write the samples (images, uint8 NHWC) and labels here.")
+@click.option("--class", "class_index", type=int, help="Sample this class only; default: all classes in turn.")
+@click.option("--steps", type=int, default=18, show_default=True, help="Steps of Heun's method; 2*steps - 1 network calls.")
+@click.option("--s-churn", type=float, default=0.0, show_default=True, help="EDM's S_churn: noise added while sampling.")
+@click.option("--eps-scale", type=float, default=1.0, show_default=True, help="Epsilon scaling: the predicted noise is divided by this.")
+@click.option("--cfg", type=float, default=1.0, show_default=True, help="Weight of classifier-free guidance; 1 is none.")
+@click.option("--batch", type=int, default=256, show_default=True, help="Samples at a time.")
+@click.option("--device", default=None, help="Where to sample; default: a GPU if there is one.")
+@click.option("--compare/--no-compare", default=True, show_default=True, help="Time an eager PyTorch sampler on the same network, too.")
+def sample(
+    model: str, weights: Path | None, count: int, seed: int, out: Path, npz: Path | None, class_index: int | None,
+    steps: int, s_churn: float, eps_scale: float, cfg: float, batch: int, device: str | None, compare: bool,
+) -> None:  # fmt: skip
+    """Generate samples with a shipped model, and write them as a picture.
+
+    \b
+    fastdiff sample -n 100 --seed 1 --out digits.png
+    fastdiff sample --class 7 --cfg 1.5 --out sevens.png
+    fastdiff sample -n 1000 --npz digits.npz
+    """
+    from .report import generate
+
+    generate(
+        model=model, weights=weights, count=count, seed=seed, out=out, npz=npz, class_index=class_index, steps=steps,
+        s_churn=s_churn, eps_scale=eps_scale, cfg=cfg, batch=batch, device=device, compare=compare,
+    )  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: an error of the user is one line and exit code 2."""
+    try:
+        code = cli.main(args=arguments, prog_name="fastdiff", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
+    except click.Abort:
+        click.echo("fastdiff: interrupted", err=True)
+        sys.exit(130)
+    except (click.ClickException, ValueError, TypeError, OSError, ImportError) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"fastdiff: {' '.join(text.split())}", err=True)
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Models by name, with their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .digits.network import build as build_digits
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Model:
+    """A named model.
+
+    Attributes:
+        build: makes the untrained network; weights: the safetensors file that it is shipped with.
+        shape: [C, H, W] of a sample; classes: number of classes, 0 for none.
+        about: one line for people.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    weights: Path
+    shape: tuple[int, int, int]
+    classes: int
+    about: str
+
+
+MODELS: dict[str, Model] = {
+    "digits": Model(
+        "digits", build_digits, HERE / "digits" / "digits.safetensors", (1, 8, 8), 10,
+        "EDM on scikit-learn's 8x8 handwritten digits, class-conditional, 0.75 M parameters",
+    ),
+}  # fmt: skip
+
+
+def load_model(name: str, weights: Path | str | None = None, device: torch.device | str = "cpu") -> nn.Module:
+    """A model in evaluation mode, with the weights it is shipped with or those of another safetensors file.
+
+    Raises:
+        ValueError: unknown name; a file that is no safetensors file, or whose tensors are not the network's.
+        OSError: the file cannot be read.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {name!r}")
+    model = MODELS[name]
+    net = model.build()
+    load_weights(net, Path(weights) if weights is not None else model.weights)
+    return net.eval().requires_grad_(False).to(device)
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Load a safetensors file into a network, names and shapes exactly."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise FileNotFoundError(f"weights: no such file: {path}")
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"weights: expected a safetensors file, got {path} ({error})") from error
+    expected = net.state_dict()
+    missing, unexpected = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    if missing or unexpected:
+        detail = "; ".join(f"{what} {_some(names)}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names)
+        raise ValueError(f"weights: expected the {len(expected)} tensors of {type(net).__name__}, got {path}: {detail}")
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
+            raise ValueError(f"weights: expected {name} of shape {list(tensor.shape)}, got {list(state[name].shape)} in {path}")
+    net.load_state_dict(state)
+
+
+def _some(names: list[str], shown: int = 2) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
