@@ -77,7 +77,7 @@ def run(
     if key is not None and noise is not None:
         raise ValueError("noise: expected none beside key, got both")
     for change in (cfg, guidance):
-        plan = plan if change is None else change.apply(plan)
+        plan = plan if change is None else plan.derived(change)
     if clip is not None:
         lo, hi = clip
         plan = plan.map_rows(lambda _, row: _clipped(row, lo, hi), f" clipped to [{lo}, {hi}]")

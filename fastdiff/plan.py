@@ -60,6 +60,7 @@ class Plan:
     prior_draw: int = -1
     draws: int = 0
     _tables: dict[Any, Tables] = field(default_factory=dict, compare=False, repr=False)
+    _derived: dict[int, tuple[Any, Plan]] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for i, row in enumerate(self.rows):
@@ -102,9 +103,15 @@ class Plan:
             )
         return self._tables[key]
 
+    def derived(self, change: Any) -> Plan:
+        """change.apply(self), made once for each object, so that its tables stay cached too."""
+        if id(change) not in self._derived:
+            self._derived[id(change)] = (change, change.apply(self))  # kept alive: its id must stay its own
+        return self._derived[id(change)][1]
+
     def map_rows(self, change: Callable[[int, Row], Row], suffix: str = "") -> Plan:
         """The plan with every row changed."""
-        return replace(self, name=self.name + suffix, rows=tuple(change(i, row) for i, row in enumerate(self.rows)), _tables={})
+        return replace(self, name=self.name + suffix, rows=tuple(change(i, row) for i, row in enumerate(self.rows)), _tables={}, _derived={})
 
     def difference(self, other: Plan) -> float:
         """The largest absolute difference of two plans' coefficients, inf where their shapes differ."""

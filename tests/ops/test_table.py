@@ -14,10 +14,12 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def _cases(dtypes=DTYPES, only=lambda op: True):
+    cases = []
     for op in filter(only, OPS.values()):
         for dtype in dtypes:
             for index, sample in enumerate(op.samples("meta", dtype)):
-                yield pytest.param(op, dtype, index, id=f"{op.name}-{str(dtype)[6:]}-{sample.label}")
+                cases.append(pytest.param(op, dtype, index, id=f"{op.name}-{str(dtype)[6:]}-{sample.label}"))
+    return cases
 
 
 def _sample(op, dtype, index: int, device="cpu") -> Sample:
@@ -49,7 +51,7 @@ def test_backend_agrees_with_the_float64_reference(op, dtype, index, name):
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "triton"])
-@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+@pytest.mark.parametrize("op", list(OPS.values()), ids=list(OPS))
 def test_errors_read_the_same_on_every_backend(op, name):
     call, device = backend(name, op)
     for sample in op.errors(device):
@@ -83,7 +85,7 @@ def test_out_variant_writes_what_the_functional_one_returns(op, dtype, index, ta
             torch.testing.assert_close(outs[name], exact, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+@pytest.mark.parametrize("op", list(OPS.values()), ids=list(OPS))
 def test_out_variant_refuses_gradients_and_bumps_versions(op):
     sample = _sample(op, torch.float32, 4)
     outs = {op.out_names[0]: torch.empty_like(sample.args[0])}
@@ -126,7 +128,7 @@ def test_opcheck(op, dtype, index, grad):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+@pytest.mark.parametrize("op", list(OPS.values()), ids=list(OPS))
 def test_opcheck_out(op):
     sample = _sample(op, torch.float32, 4)
     inputs = sample.args[1:] if op.args.startswith("Tensor like") else sample.args
@@ -157,7 +159,7 @@ def test_gradients_to_every_tensor(op, dtype, index):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+@pytest.mark.parametrize("op", list(OPS.values()), ids=list(OPS))
 def test_compiles_without_graph_breaks(op, dynamic):
     torch._dynamo.reset()
     sample = _sample(op, torch.float32, 4)
@@ -172,7 +174,7 @@ def test_compiles_without_graph_breaks(op, dynamic):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("op", filter(differentiable, OPS.values()), ids=lambda op: op.name)
+@pytest.mark.parametrize("op", list(filter(differentiable, OPS.values())), ids=lambda op: op.name)
 def test_compiled_backward_gives_the_same_gradients(op):
     torch._dynamo.reset()
     sample = _sample(op, torch.float32, 4)
@@ -188,7 +190,7 @@ def test_compiled_backward_gives_the_same_gradients(op):
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+@pytest.mark.parametrize("op", list(OPS.values()), ids=list(OPS))
 def test_vmap_equals_a_loop(op):
     sample = _sample(op, torch.float64, 4)
     kwargs = {k: v for k, v in sample.kwargs.items() if k != "return_D"}
@@ -200,7 +202,7 @@ def test_vmap_equals_a_loop(op):
     torch.testing.assert_close(torch.func.vmap(call)(stacked), torch.stack([call(s) for s in stacked]))
 
 
-@pytest.mark.parametrize("op", filter(differentiable, OPS.values()), ids=lambda op: op.name)
+@pytest.mark.parametrize("op", list(filter(differentiable, OPS.values())), ids=lambda op: op.name)
 def test_forward_mode_is_right_under_torch_func_and_refused_for_dual_tensors(op):
     import fastdiff
 
@@ -221,7 +223,7 @@ def test_forward_mode_is_right_under_torch_func_and_refused_for_dual_tensors(op)
             getattr(fastdiff, op.name)(dual, *sample.args[1:], **kwargs)
 
 
-@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+@pytest.mark.parametrize("op", list(OPS.values()), ids=list(OPS))
 def test_bytes_moved_counts_at_least_the_output(op):
     for sample in op.samples("cpu", torch.float32):
         state = sample.args[0]
