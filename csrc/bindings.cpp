@@ -22,6 +22,7 @@ namespace {
 namespace scalar {
 using f32 = float;
 #define FASTDIFF_INLINE static inline
+#define FASTDIFF_UNROLL
 template <class V, class S>
 V broadcast(S value) {
   return (V)value;

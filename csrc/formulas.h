@@ -7,7 +7,7 @@
 //   to_float(i32), as_i32(u32|f32), as_u32(..), as_f32(..), select(mask, a, b), broadcast<lanes>(scalar)
 //
 // Every product that meets a sum is written as an fma, so no compiler has anything left to contract, and the bits are the
-// same whatever the instruction set. FASTDIFF_INLINE is set by the includer.
+// same whatever the instruction set. FASTDIFF_INLINE and FASTDIFF_UNROLL are set by the includer.
 
 // ---- Noise format 1 (docs/noise.md) ----------------------------------------------------------------------------------
 
@@ -16,7 +16,7 @@
 template <class U64>
 FASTDIFF_INLINE void philox4x32_10(U64& c0, U64& c1, U64& c2, U64& c3, uint32_t key0, uint32_t key1) {
   const U64 m0 = broadcast<U64>(0xD2511F53u), m1 = broadcast<U64>(0xCD9E8D57u);
-#pragma GCC unroll 10
+  FASTDIFF_UNROLL
   for (int round = 0; round < 10; ++round) {
     const U64 p0 = mul32(c0, m0), p1 = mul32(c2, m1);
     c0 = (p1 >> 32) ^ c1 ^ broadcast<U64>(key0);
@@ -106,11 +106,31 @@ FASTDIFF_INLINE T perturb_formula(T mean_coef, T x0, T std, T z) {
   return fma(std, z, mean_coef * x0);
 }
 
-// ---- sampler_step ---------------------------------------------------------------------------------------------------
+// ---- sampler_step: D = clip(a*x + b*F + b_u*F_u), y = c_x*x + c_D*D + further terms -----------------------------------
 
-// D = clip(a*x + b*F + b_u*F_u); the caller has already formed a*x + b*F (+ b_u*F_u).
+template <class T>
+FASTDIFF_INLINE T denoised_formula(T a, T x, T b, T F) {
+  return fma(b, F, a * x);
+}
+
 template <class T>
 FASTDIFF_INLINE T clip_formula(T d, T lo, T hi) {
   d = d < lo ? lo : d;
   return d > hi ? hi : d;
+}
+
+template <class T>
+FASTDIFF_INLINE T advanced_formula(T c_x, T x, T c_D, T d) {
+  return fma(c_D, d, c_x * x);
+}
+
+// A further term of D or of y.
+template <class T>
+FASTDIFF_INLINE T with_term(T sum, T c, T term) {
+  return fma(c, term, sum);
+}
+
+template <class T>
+FASTDIFF_INLINE T eps_formula(T e_x, T x, T e_D, T d) {
+  return fma(e_D, d, e_x * x);
 }

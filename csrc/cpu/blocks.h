@@ -108,16 +108,16 @@ static void step_loop(int64_t n, const T* coef, const StepBlock<T>& block) {
   T *y = block.y, *D = block.D;
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
-    T d = fma(b, F[i], a * x[i]);
-    if constexpr (kUncond) d = fma(b_u, F_u[i], d);
+    T d = denoised_formula(a, x[i], b, F[i]);
+    if constexpr (kUncond) d = with_term(d, b_u, F_u[i]);
     d = clip_formula(d, lo, hi);
     if constexpr (kKeepD) D[i] = d;
-    T v = fma(c_D, d, c_x * x[i]);
-    if constexpr (kTerms > 0) v = fma(c0, t0[i], v);
-    if constexpr (kTerms > 1) v = fma(c1, t1[i], v);
-    if constexpr (kTerms > 2) v = fma(c2, t2[i], v);
-    if constexpr (kTerms > 3) v = fma(c3, t3[i], v);
-    if constexpr (kTerms > 4) v = fma(c4, t4[i], v);
+    T v = advanced_formula(c_x, x[i], c_D, d);
+    if constexpr (kTerms > 0) v = with_term(v, c0, t0[i]);
+    if constexpr (kTerms > 1) v = with_term(v, c1, t1[i]);
+    if constexpr (kTerms > 2) v = with_term(v, c2, t2[i]);
+    if constexpr (kTerms > 3) v = with_term(v, c3, t3[i]);
+    if constexpr (kTerms > 4) v = with_term(v, c4, t4[i]);
     y[i] = v;
   }
 }
@@ -153,11 +153,11 @@ static double eps(int64_t n, T e_x, T e_D, const T* x, const T* D) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes)
     for (int j = 0; j < kLanes; ++j) {
-      const double e = fma(e_D, D[i + j], e_x * x[i + j]);
+      const double e = eps_formula(e_x, x[i + j], e_D, D[i + j]);
       sum[j] = fma(e, e, sum[j]);
     }
   for (int j = 0; i + j < n; ++j) {
-    const double e = fma(e_D, D[i + j], e_x * x[i + j]);
+    const double e = eps_formula(e_x, x[i + j], e_D, D[i + j]);
     sum[j] = fma(e, e, sum[j]);
   }
   return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));

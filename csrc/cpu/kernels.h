@@ -3,22 +3,11 @@
 
 #include <cstdint>
 
+#include "../coef.h"
 #include "../dtype.h"
+#include "../noise_key.h"
 
 namespace fastdiff::cpu {
-
-constexpr int kCoefs = 16;  // columns of sampler_step's coefficient row, fastdiff/ops/coef.py
-enum Coef { kA, kB, kBu, kLo, kHi, kCx, kCd, kCg, kCh1, kCh2, kCh3, kCn, kCin, kEx, kEd };
-
-enum class Noise { normal, uniform, rademacher };
-
-// Counter coordinates of one sample's noise.
-struct NoiseKey {
-  uint64_t key, draw;
-  uint32_t stream;
-};
-
-constexpr int kMaxTerms = 5;  // G, H1, H2, H3, z
 
 // Pointers to n consecutive elements of each operand of a step; F_u, D may be null.
 template <class T>

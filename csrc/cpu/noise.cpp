@@ -1,4 +1,6 @@
 // normal, uniform, rademacher on the CPU.
+#include "../noise.h"
+
 #include "driver.h"
 
 namespace fastdiff::cpu {
@@ -6,8 +8,6 @@ namespace {
 
 template <Noise kind>
 void fill(const View& key, int64_t draw, int64_t stream, const View& out) {
-  check_key(key, out);
-  check_counter(draw, stream);
   const Layout layout = layout_of(out);
   Output target(out, layout);
   const View keys = dense(key);
@@ -28,31 +28,8 @@ void fill(const View& key, int64_t draw, int64_t stream, const View& out) {
   target.finish();
 }
 
-template <Noise kind>
-Tensor noise_like(Tensor like, Tensor key, int64_t draw, int64_t stream) {
-  const View model(std::move(like));
-  check_state("like", model);
-  Tensor out = new_like(model);
-  fill<kind>(View(std::move(key)), draw, stream, View(out));
-  return out;
-}
-
-template <Noise kind>
-void noise_out(Tensor key, int64_t draw, int64_t stream, Tensor out) {
-  const View target(std::move(out));
-  check_state("out", target);
-  fill<kind>(View(std::move(key)), draw, stream, target);
-}
-
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) {
-  m.impl("normal", TORCH_BOX(&noise_like<Noise::normal>));
-  m.impl("uniform", TORCH_BOX(&noise_like<Noise::uniform>));
-  m.impl("rademacher", TORCH_BOX(&noise_like<Noise::rademacher>));
-  m.impl("normal.out", TORCH_BOX(&noise_out<Noise::normal>));
-  m.impl("uniform.out", TORCH_BOX(&noise_out<Noise::uniform>));
-  m.impl("rademacher.out", TORCH_BOX(&noise_out<Noise::rademacher>));
-}
+STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) { FASTDIFF_REGISTER_NOISE(m, fill); }
 
 }  // namespace fastdiff::cpu

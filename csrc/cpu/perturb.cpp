@@ -1,4 +1,6 @@
 // perturb on the CPU: x_t = m*x0 + s*z, the noise made in registers and never stored unless asked for.
+#include "../perturb.h"
+
 #include "driver.h"
 
 namespace fastdiff::cpu {
@@ -10,17 +12,6 @@ void run_block(const Kernels& k, int64_t n, const float* x0, const float* z, flo
 void run_block(const Kernels& k, int64_t n, const double* x0, const float* z, double m, double s, double* out) {
   k.perturb_f64(n, x0, z, m, s, out);
 }
-
-// [B] float64 or float32, read as T.
-struct PerSample {
-  const void* data;
-  bool wide;
-  explicit PerSample(const View& t) : data(t.data()), wide(t.dtype == Dtype::f64) {}
-  template <class T>
-  T at(int64_t i) const {
-    return wide ? (T)((const double*)data)[i] : (T)((const float*)data)[i];
-  }
-};
 
 struct Perturb {
   Input x0;
@@ -55,15 +46,9 @@ void run(const Perturb& p, const Layout& layout) {
   });
 }
 
-void perturb_into(
-    const View& x0, const View& mean_coef, const View& std, const View& key, int64_t draw, int64_t stream, const View& out,
-    const std::optional<View>& noise) {
-  check_per_sample("mean_coef", mean_coef, x0);
-  check_per_sample("std", std, x0);
-  check_key(key, x0);
-  check_counter(draw, stream);
-  const Layout layout = layout_of(x0);
-  const View x = with_layout(x0, layout), m = dense(mean_coef), s = dense(std), keys = dense(key);
+void perturb_into(const PerturbOperands& in, int64_t draw, int64_t stream, const View& out, const std::optional<View>& noise) {
+  const Layout layout = layout_of(in.x0);
+  const View x = with_layout(in.x0, layout), m = dense(in.mean_coef), s = dense(in.std), keys = dense(in.key);
   Output y(out, layout);
   std::optional<Output> z;
   if (noise) z.emplace(*noise, layout);
@@ -71,36 +56,16 @@ void perturb_into(
   if (z) check_overlap("noise", z->view(), x);
   const Perturb p{Input(x), PerSample(m), PerSample(s), (const int64_t*)keys.data(), draw, stream, Sink(y.view()),
                   z ? Sink(z->view()) : Sink()};
-  x0.dtype == Dtype::f64 ? run<double>(p, layout) : run<float>(p, layout);
+  x.dtype == Dtype::f64 ? run<double>(p, layout) : run<float>(p, layout);
   y.finish();
   if (z) z->finish();
-}
-
-void perturb_out(Tensor x0, Tensor mean_coef, Tensor std, Tensor key, int64_t draw, int64_t stream, Tensor out, OptionalTensor noise) {
-  const View x(std::move(x0)), y(std::move(out));
-  check_state("x0", x);
-  check_like("out", y, x);
-  std::optional<View> z;
-  if (noise) check_like("noise", z.emplace(*noise), x);
-  perturb_into(x, View(std::move(mean_coef)), View(std::move(std)), View(std::move(key)), draw, stream, y, z);
-}
-
-std::tuple<Tensor, OptionalTensor> perturb(
-    Tensor x0, Tensor mean_coef, Tensor std, Tensor key, int64_t draw, int64_t stream, bool return_noise) {
-  const View x(std::move(x0));
-  check_state("x0", x);
-  const View out(new_like(x));
-  std::optional<View> z;
-  if (return_noise) z.emplace(new_like(x));
-  perturb_into(x, View(std::move(mean_coef)), View(std::move(std)), View(std::move(key)), draw, stream, out, z);
-  return {out.tensor, z ? OptionalTensor(z->tensor) : std::nullopt};
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) {
-  m.impl("perturb", TORCH_BOX(&perturb));
-  m.impl("perturb.out", TORCH_BOX(&perturb_out));
+  m.impl("perturb", TORCH_BOX(&perturb<perturb_into>));
+  m.impl("perturb.out", TORCH_BOX(&perturb_out<perturb_into>));
 }
 
 }  // namespace fastdiff::cpu

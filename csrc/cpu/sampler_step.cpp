@@ -2,6 +2,8 @@
 #include <cmath>
 #include <vector>
 
+#include "../sampler_step.h"
+
 #include "driver.h"
 
 namespace fastdiff::cpu {
@@ -75,32 +77,7 @@ void run(const Step& step, Layout layout) {
   });
 }
 
-// The tensors of a step as they come: the fixed ones, and the optional ones by position.
-struct Operands {
-  View x, F, coef;
-  std::optional<View> F_u, terms[kMaxTerms], key;  // terms: G, H1, H2, H3, z
-};
-constexpr const char* kTermNames[] = {"G", "H1", "H2", "H3", "z"};
-constexpr int kTermColumns[] = {kCg, kCh1, kCh2, kCh3, kCn};
-
-struct Outputs {
-  View y;
-  std::optional<View> net_in, D, eps_norm;
-};
-
-void check(const Operands& in, int64_t draw, int64_t stream) {
-  check_like("F", in.F, in.x);
-  check_coef(in.coef, in.x, kCoefs);
-  if (in.F_u) check_like("F_u", *in.F_u, in.x);
-  for (int j = 0; j < kMaxTerms; ++j)
-    if (in.terms[j]) check_like(kTermNames[j], *in.terms[j], in.x);
-  if (in.key) check_key(*in.key, in.x);
-  if (in.key && in.terms[kMaxTerms - 1]) throw std::invalid_argument("key: expected none beside z, got both");
-  check_counter(draw, stream);
-}
-
 void step_into(const Operands& in, int64_t draw, int64_t stream, const Outputs& out) {
-  check(in, draw, stream);
   const Layout layout = layout_of(in.x);
   Output y(out.y, layout);
   std::optional<Output> net_in, D;
@@ -156,44 +133,11 @@ void step_into(const Operands& in, int64_t draw, int64_t stream, const Outputs& 
   norm.finish();
 }
 
-std::optional<View> view(OptionalTensor& t) { return t ? std::optional<View>(std::in_place, std::move(*t)) : std::nullopt; }
-
-void sampler_step_out(
-    Tensor x, Tensor F, Tensor coef, OptionalTensor F_u, OptionalTensor G, OptionalTensor H1, OptionalTensor H2, OptionalTensor H3,
-    OptionalTensor z, OptionalTensor key, int64_t draw, int64_t stream, Tensor out, OptionalTensor net_in, OptionalTensor D,
-    OptionalTensor eps_norm) {
-  const Operands in{View(std::move(x)), View(std::move(F)), View(std::move(coef)), view(F_u),
-                    {view(G), view(H1), view(H2), view(H3), view(z)}, view(key)};
-  check_state("x", in.x);
-  const Outputs to{View(std::move(out)), view(net_in), view(D), view(eps_norm)};
-  check_like("out", to.y, in.x);
-  if (to.net_in) check_like("net_in", *to.net_in, in.x);
-  if (to.D) check_like("D", *to.D, in.x);
-  if (to.eps_norm) check_per_sample("eps_norm", *to.eps_norm, in.x);
-  step_into(in, draw, stream, to);
-}
-
-std::tuple<Tensor, OptionalTensor, OptionalTensor, OptionalTensor> sampler_step(
-    Tensor x, Tensor F, Tensor coef, OptionalTensor F_u, OptionalTensor G, OptionalTensor H1, OptionalTensor H2, OptionalTensor H3,
-    OptionalTensor z, OptionalTensor key, int64_t draw, int64_t stream, std::optional<ScalarType> net_dtype, bool return_D,
-    bool return_eps_norm) {
-  const Operands in{View(std::move(x)), View(std::move(F)), View(std::move(coef)), view(F_u),
-                    {view(G), view(H1), view(H2), view(H3), view(z)}, view(key)};
-  check_state("x", in.x);
-  Outputs to{View(new_like(in.x)), {}, {}, {}};
-  if (net_dtype) to.net_in.emplace(new_like(in.x, *net_dtype));
-  if (return_D) to.D.emplace(new_like(in.x));
-  if (return_eps_norm) to.eps_norm.emplace(new_per_sample(in.x, in.x.dtype == Dtype::f64 ? ScalarType::Double : ScalarType::Float));
-  step_into(in, draw, stream, to);
-  const auto tensor = [](const std::optional<View>& v) { return v ? OptionalTensor(v->tensor) : std::nullopt; };
-  return {to.y.tensor, tensor(to.net_in), tensor(to.D), tensor(to.eps_norm)};
-}
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) {
-  m.impl("sampler_step", TORCH_BOX(&sampler_step));
-  m.impl("sampler_step.out", TORCH_BOX(&sampler_step_out));
+  m.impl("sampler_step", TORCH_BOX(&sampler_step<step_into>));
+  m.impl("sampler_step.out", TORCH_BOX(&sampler_step_out<step_into>));
 }
 
 }  // namespace fastdiff::cpu

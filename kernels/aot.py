@@ -1,0 +1,119 @@
+"""Compile the Triton kernels ahead of time, without a GPU, and report what came out: python -m fastdiff.kernels.aot
+
+For NVIDIA: registers, spills and the widest global load of the PTX. For AMD: vector registers and spills.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from .noise import BLOCKS, NORMAL, noise_kernel
+from .perturb import perturb_kernel
+from .sampler_step import step_kernel
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+
+
+class Case(NamedTuple):
+    """A specialization: types of the arguments by name; what is absent is None, upper case is a constant."""
+
+    name: str
+    kernel: Any
+    types: dict[str, str]
+    constants: dict[str, Any]
+
+
+def _cases() -> list[Case]:
+    sizes = {"n": "i64", "channels": "i32", "tiles": "i32"}
+    noise = {"keys": "*i64", "counter": "*i64"}
+    plain = {"LAST": False, "BLOCKS": BLOCKS}
+
+    def step(name: str, dtype: str, *, noisy: bool, **more: str) -> Case:
+        types = {"out": dtype, "x": dtype, "F": dtype, "coef": "*fp64", **more, **sizes, **(noise if noisy else {})}
+        compute = triton.language.float64 if dtype == "*fp64" else triton.language.float32
+        return Case(name, step_kernel, types, {"PER_SAMPLE": False, "COMPUTE": compute, **plain})
+
+    perturb_types = {"out": "*fp32", "x0": "*fp32", "mean_coef": "*fp64", "std": "*fp64", **noise, **sizes}
+    return [
+        Case("normal float32", noise_kernel, {"out": "*fp32", **noise, **sizes}, {"KIND": NORMAL.value, **plain}),
+        Case("perturb float32", perturb_kernel, perturb_types, {"COMPUTE": triton.language.float32, **plain}),
+        step("step float32", "*fp32", noisy=False),
+        step("step float32, Heun corrector", "*fp32", noisy=False, H1="*fp32"),
+        step("step float32, churn", "*fp32", noisy=True, H1="*fp32"),
+        step("step float64", "*fp64", noisy=False, H1="*fp64"),
+        step("step bfloat16", "*bf16", noisy=False),
+    ]
+
+
+def compile_case(case: Case, target: GPUTarget) -> dict[str, Any]:
+    """One row of the report."""
+    names = case.kernel.arg_names
+    signature, constexprs, attrs = {}, {}, {}
+    for i, name in enumerate(names):
+        if name in case.types:
+            signature[name] = case.types[name]
+            if case.types[name].startswith("*") or name == "n":
+                attrs[(i,)] = [["tt.divisibility", 16]]
+        else:
+            signature[name] = "constexpr"
+            constexprs[name] = case.constants.get(name)
+    source = ASTSource(case.kernel, signature, constexprs, attrs)
+    compiled = triton.compile(source, target=target, options={"enable_fp_fusion": False, "num_warps": 4})
+    if target.backend == "hip":
+        assembly = compiled.asm["amdgcn"]
+
+        def number(field: str) -> int:
+            return int(re.search(rf"\.{field}:\s*(\d+)", assembly).group(1))  # type: ignore[union-attr]
+
+        widths = [int(w or 1) for w in re.findall(r"(?:global|buffer)_load_(?:dword|b)x?(\d*)", assembly)]
+        return {"registers": number("vgpr_count"), "spills": number("vgpr_spill_count"), "load_bits": 32 * max(widths, default=0)}
+    ptx = compiled.asm["ptx"]
+    loads = re.findall(r"ld\.global[.\w:]*?(?:\.v(\d))?\.[bfu](\d+)", ptx)
+    return {**_resources(compiled.asm["cubin"]), "load_bits": max((int(v or 1) * int(bits) for v, bits in loads), default=0)}
+
+
+def _resources(cubin: bytes) -> dict[str, int]:
+    """Registers and spilled bytes of a cubin, from Triton's own cuobjdump."""
+    tool = next(Path(triton.__file__).parent.glob("backends/nvidia/bin/cuobjdump*"))
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True).stdout
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", text).groups()  # type: ignore[union-attr]
+    return {"registers": int(registers), "spills": int(stack)}
+
+
+def report() -> list[dict[str, Any]]:
+    """Every case for every target."""
+    return [
+        {"kernel": case.name, "target": name, **compile_case(case, target)} for case in _cases() for name, target in TARGETS.items()
+    ]
+
+
+def main() -> None:
+    """Print the report as a table, or as JSON with --json."""
+    rows = report()
+    if "--json" in sys.argv:
+        print(json.dumps(rows, indent=1))
+        return
+    print(f"{'kernel':32} {'target':8} {'registers':>9} {'spills':>7} {'widest load':>12}")
+    for row in rows:
+        print(f"{row['kernel']:32} {row['target']:8} {row['registers']:9} {row['spills']:7} {row['load_bits']:8} bit")
+
+
+if __name__ == "__main__":
+    main()
