@@ -17,7 +17,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from .noise import BLOCKS, NORMAL, noise_kernel
+from .noise import BLOCKS, COUNTER, NORMAL, noise_kernel
 from .perturb import perturb_kernel
 from .sampler_step import step_kernel
 
@@ -39,11 +39,12 @@ class Case(NamedTuple):
 
 def _cases() -> list[Case]:
     sizes = {"n": "i64", "channels": "i32", "tiles": "i32"}
-    noise = {"keys": "*i64", "counter": "*i64"}
+    counter = dict.fromkeys(COUNTER, "u32")
+    noise = {"keys": "*i64", **counter}
     plain = {"LAST": False, "BLOCKS": BLOCKS}
 
     def step(name: str, dtype: str, *, noisy: bool, **more: str) -> Case:
-        types = {"out": dtype, "x": dtype, "F": dtype, "coef": "*fp64", **more, **sizes, **(noise if noisy else {})}
+        types = {"out": dtype, "x": dtype, "F": dtype, "coef": "*fp64", **more, **sizes, **(noise if noisy else counter)}
         compute = triton.language.float64 if dtype == "*fp64" else triton.language.float32
         return Case(name, step_kernel, types, {"PER_SAMPLE": False, "COMPUTE": compute, **plain})
 

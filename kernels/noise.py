@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -19,6 +18,9 @@ LN2 = tl.constexpr(noise_format.LN2)
 LOG = tl.constexpr(tuple(noise_format.LOG))
 SIN = tl.constexpr(tuple(noise_format.SIN))
 COS = tl.constexpr(tuple(noise_format.COS))
+
+#: Scalar arguments that change from call to call: no specialization on their values.
+COUNTER = ("draw_low", "draw_high", "stream")
 
 #: Philox blocks (of four elements) that one program makes.
 BLOCKS = 256
@@ -76,15 +78,15 @@ def box_muller(w0, w1):
 
 
 @triton.jit
-def noise_tile(key, tile, draw, stream, KIND: tl.constexpr, BLOCKS: tl.constexpr):
-    """[4*BLOCKS] values of a sample's elements from 4*BLOCKS*tile on, in order. key, draw: int64; stream: int64 < 2^32."""
+def noise_tile(key, tile, draw_low, draw_high, stream, KIND: tl.constexpr, BLOCKS: tl.constexpr):
+    """[4*BLOCKS] values of a sample's elements from 4*BLOCKS*tile on, in order. key: int64; draw and stream: words."""
     c0 = (tile * BLOCKS + tl.arange(0, BLOCKS)).to(tl.uint32)
     zero = c0 * 0
     k0 = zero + (key & 0xFFFFFFFF).to(tl.uint32)
     k1 = zero + ((key >> 32) & 0xFFFFFFFF).to(tl.uint32)
-    c1 = zero + (draw & 0xFFFFFFFF).to(tl.uint32)
-    c2 = zero + ((draw >> 32) & 0xFFFFFFFF).to(tl.uint32)
-    c3 = zero + (stream & 0xFFFFFFFF).to(tl.uint32)
+    c1 = zero + draw_low.to(tl.uint32)
+    c2 = zero + draw_high.to(tl.uint32)
+    c3 = zero + stream.to(tl.uint32)
     w0, w1, w2, w3 = philox4x32_10(c0, c1, c2, c3, k0, k1)
     if KIND == NORMAL:
         v0, v1 = box_muller(w0, w1)
@@ -112,20 +114,23 @@ def memory_offset(element, n, channels, LAST: tl.constexpr):
         return element
 
 
-@triton.jit
-def noise_kernel(out, keys, counter, n, channels, tiles, KIND: tl.constexpr, LAST: tl.constexpr, BLOCKS: tl.constexpr):
-    """One program writes 4*BLOCKS elements of one sample. counter: [draw, stream] in memory, for CUDA graphs and large values."""
+@triton.jit(do_not_specialize=COUNTER)
+def noise_kernel(
+    out, keys, draw_low: tl.uint32, draw_high: tl.uint32, stream: tl.uint32, n, channels, tiles,
+    KIND: tl.constexpr, LAST: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    """One program writes 4*BLOCKS elements of one sample."""
     program = tl.program_id(0).to(tl.int64)
     sample, tile = program // tiles, program % tiles
-    z = noise_tile(tl.load(keys + sample), tile, tl.load(counter), tl.load(counter + 1), KIND, BLOCKS)
+    z = noise_tile(tl.load(keys + sample), tile, draw_low, draw_high, stream, KIND, BLOCKS)
     element = tile * (4 * BLOCKS) + tl.arange(0, 4 * BLOCKS)
     offset = memory_offset(element, n, channels, LAST)
     tl.store(out + sample * n + offset, z.to(out.dtype.element_ty), mask=element < n)
 
 
-def counter_on(device: torch.device, draw: int, stream: int) -> Tensor:
-    """[draw, stream] as a tensor: integers of 2^31 and more would change a Triton kernel's signature."""
-    return torch.tensor([draw, stream], dtype=torch.int64).to(device, non_blocking=True)
+def counter_words(draw: int, stream: int) -> tuple[int, int, int]:
+    """(draw_low, draw_high, stream) as the kernels take them: words keep their type whatever the value."""
+    return draw & 0xFFFFFFFF, draw >> 32, stream
 
 
 def grid_of(layout: Layout) -> tuple[int, int]:
@@ -141,7 +146,7 @@ def _launch(kind: int, like: Tensor, key: Tensor, draw: int, stream: int, out: T
     programs, tiles = grid_of(layout)
     if programs:
         noise_kernel[(programs,)](
-            written, key.contiguous(), counter_on(like.device, draw, stream), layout.n, layout.channels, tiles,
+            written, key.contiguous(), *counter_words(draw, stream), layout.n, layout.channels, tiles,
             KIND=kind, LAST=layout.channels > 1, BLOCKS=BLOCKS, enable_fp_fusion=False,
         )  # fmt: skip
     return finish(written, like, out)

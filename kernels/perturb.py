@@ -12,20 +12,20 @@ from fastdiff.ops._checks import check_like
 from fastdiff.ops.perturb import check_perturb
 
 from .layout import arranged, finish, layout_of, output
-from .noise import BLOCKS, NORMAL, counter_on, grid_of, memory_offset, noise_tile
+from .noise import BLOCKS, COUNTER, NORMAL, counter_words, grid_of, memory_offset, noise_tile
 
 perturbed = triton.jit(formulas.perturbed)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTER)
 def perturb_kernel(
-    out, noise, x0, mean_coef, std, keys, counter, n, channels, tiles,
+    out, noise, x0, mean_coef, std, keys, draw_low: tl.uint32, draw_high: tl.uint32, stream: tl.uint32, n, channels, tiles,
     COMPUTE: tl.constexpr, LAST: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """One program makes 4*BLOCKS elements of one sample."""
     program = tl.program_id(0).to(tl.int64)
     sample, tile = program // tiles, program % tiles
-    z = noise_tile(tl.load(keys + sample), tile, tl.load(counter), tl.load(counter + 1), NORMAL, BLOCKS).to(COMPUTE)
+    z = noise_tile(tl.load(keys + sample), tile, draw_low, draw_high, stream, NORMAL, BLOCKS).to(COMPUTE)
     element = tile * (4 * BLOCKS) + tl.arange(0, 4 * BLOCKS)
     inside = element < n
     at = sample * n + memory_offset(element, n, channels, LAST)
@@ -51,7 +51,7 @@ def perturb(
     if programs:
         perturb_kernel[(programs,)](
             x_t, z, arranged(x0, layout), mean_coef.contiguous(), std.contiguous(), key.contiguous(),
-            counter_on(x0.device, draw, stream), layout.n, layout.channels, tiles,
+            *counter_words(draw, stream), layout.n, layout.channels, tiles,
             COMPUTE=tl.float64 if x0.dtype == torch.float64 else tl.float32,
             LAST=layout.channels > 1, BLOCKS=BLOCKS, enable_fp_fusion=False,
         )  # fmt: skip

@@ -14,7 +14,7 @@ from fastdiff.ops._shapes import compute_dtype
 from fastdiff.ops.sampler_step import check_step
 
 from .layout import arranged, finish, layout_of, output
-from .noise import BLOCKS, NORMAL, counter_on, grid_of, memory_offset, noise_tile
+from .noise import BLOCKS, COUNTER, NORMAL, counter_words, grid_of, memory_offset, noise_tile
 
 denoised = triton.jit(formulas.denoised)
 advanced = triton.jit(formulas.advanced)
@@ -32,9 +32,10 @@ def optional_load(pointer, at, inside, COMPUTE: tl.constexpr):
         return tl.load(pointer + at, mask=inside, other=0).to(COMPUTE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTER)
 def step_kernel(
-    out, net_in, D_out, partial, x, F, coef, F_u, G, H1, H2, H3, z_in, keys, counter, n, channels, tiles,
+    out, net_in, D_out, partial, x, F, coef, F_u, G, H1, H2, H3, z_in, keys,
+    draw_low: tl.uint32, draw_high: tl.uint32, stream: tl.uint32, n, channels, tiles,
     PER_SAMPLE: tl.constexpr, COMPUTE: tl.constexpr, LAST: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """One program makes 4*BLOCKS elements of one sample, and its part of |eps|^2."""
@@ -47,7 +48,7 @@ def step_kernel(
 
     z = optional_load(z_in, at, inside, COMPUTE)
     if keys is not None:
-        z = noise_tile(tl.load(keys + sample), tile, tl.load(counter), tl.load(counter + 1), NORMAL, BLOCKS).to(COMPUTE)
+        z = noise_tile(tl.load(keys + sample), tile, draw_low, draw_high, stream, NORMAL, BLOCKS).to(COMPUTE)
     state = tl.load(x + at, mask=inside, other=0).to(COMPUTE)
     raw = tl.load(F + at, mask=inside, other=0).to(COMPUTE)
     D = denoised(
@@ -96,8 +97,7 @@ def sampler_step(
         operands = (arranged(t, layout) for t in (F_u, G, H1, H2, H3, z))
         step_kernel[(programs,)](
             y, scaled, denoised_out, partial, arranged(x, layout), arranged(F, layout), coef.contiguous(), *operands,
-            None if key is None else key.contiguous(), None if key is None else counter_on(x.device, draw, stream),
-            layout.n, layout.channels, tiles,
+            None if key is None else key.contiguous(), *counter_words(draw, stream), layout.n, layout.channels, tiles,
             PER_SAMPLE=coef.dim() == 2, COMPUTE=tl.float64 if x.dtype == torch.float64 else tl.float32,
             # Without noise the order of a sample's elements does not matter, and memory order is the fast one.
             LAST=layout.channels > 1 and key is not None, BLOCKS=BLOCKS, enable_fp_fusion=False,
