@@ -8,6 +8,10 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <optional>
 #include <stdexcept>
@@ -175,6 +179,15 @@ inline View with_layout(View t, const Layout& layout) {
   return View(torch::stable::contiguous(t.tensor, layout.channels > 1 ? last : MemoryFormat::Contiguous));
 }
 
+// Memory of this size is mapped anew at every call, and faulting it in by small pages takes as long as a step does.
+inline void use_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr intptr_t kPage = 4096, kWorthwhile = 16 << 20;
+  const intptr_t begin = ((intptr_t)data + kPage - 1) & -kPage;
+  if (bytes > kWorthwhile) madvise((void*)begin, (size_t)(bytes - kPage), MADV_HUGEPAGE);
+#endif
+}
+
 // An uninitialized tensor with the strides of empty_like(x); dense states skip the dispatcher.
 inline Tensor new_like(const View& x, std::optional<ScalarType> dtype = std::nullopt) {
   if (!x.contiguous && !is_channels_last(x)) {
@@ -191,7 +204,9 @@ inline Tensor new_like(const View& x, std::optional<ScalarType> dtype = std::nul
       x.dim(), x.sizes.data(), x.strides.data(), code, x.cpu ? aoti_torch_device_type_cpu() : aoti_torch_device_type_cuda(),
       x.cpu ? 0 : x.device, &handle);
   STD_TORCH_CHECK(status == AOTI_TORCH_SUCCESS, "cannot allocate");
-  return Tensor(handle);
+  Tensor out(handle);
+  if (x.cpu) use_huge_pages(out.data_ptr(), x.numel * (dtype ? 2 : x.element_size()));
+  return out;
 }
 
 // [B] of the given dtype on x's device.

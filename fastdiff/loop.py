@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from .guidance import ClassifierFree, Guidance
 from .noise import Stream
-from .ops._table import below_autograd
 from .ops.perturb import OP as PERTURB
 from .ops.sampler_step import OP as STEP
 from .plan import Plan, Row
@@ -76,30 +75,27 @@ def run(
         raise ValueError(f"key: expected noise keys or a noise callable for {plan.name}, which draws noise; got neither")
     if key is not None and noise is not None:
         raise ValueError("noise: expected none beside key, got both")
-    for change in (cfg, guidance):
+    for change in (cfg, guidance, None if clip is None else _clip(*clip)):
         plan = plan if change is None else plan.derived(change)
-    if clip is not None:
-        lo, hi = clip
-        plan = plan.map_rows(lambda _, row: _clipped(row, lo, hi), f" clipped to [{lo}, {hi}]")
     with torch.set_grad_enabled(differentiable):
         return _loop(
             plan, net, latents, key, _Draws(noise), guidance, dict(condition or {}), cfg, net_dtype or latents.dtype,
-            callback, progress, nullcontext if differentiable else below_autograd,
+            callback, progress,
         )  # fmt: skip
 
 
-def _loop(plan, net, latents, key, draws, guidance, condition, cfg, net_dtype, callback, progress, quietly) -> Tensor:
+def _loop(plan, net, latents, key, draws, guidance, condition, cfg, net_dtype, callback, progress) -> Tensor:
     tables = plan.tables(latents.device, net_dtype, latents.shape[0])
     fixed = _fixed_arguments(plan, key, latents.dtype, net_dtype, watched=callback is not None)
     uncond = None if cfg is None else {**condition, **cfg.uncond}
-    x, net_in = _first_state(plan, tables, latents, key, draws, net_dtype, quietly)
+    x, net_in = _first_state(plan, tables, latents, key, draws, net_dtype)
+    step = _without_autograd(STEP.overload, latents.device) if not torch.is_grad_enabled() else STEP.overload
     history: deque[Tensor] = deque()
-    step = STEP.overload
     for i, row in _progress(plan, progress):
         operands = fixed[i]
         F = net(net_in, tables.labels[i], **condition)
         if history:
-            operands = operands | dict(zip(("H1", "H2", "H3"), history, strict=False))
+            operands = dict(zip(("H1", "H2", "H3"), history, strict=False), **operands)
         if "b_u" in row.coef and uncond is not None:
             operands = operands | {"F_u": net(net_in, tables.labels[i], **uncond)}
         if "c_g" in row.coef and guidance is not None:
@@ -107,8 +103,7 @@ def _loop(plan, net, latents, key, draws, guidance, condition, cfg, net_dtype, c
             operands = operands | {"G": guidance.gradient(state, tables.sigmas[i], **condition)}
         if row.draw >= 0 and key is None:
             operands = operands | {"z": draws.take(row.draw, x)}
-        with quietly():
-            y, scaled, D, eps_norm = step(x, F, tables.coef[i], **operands)
+        y, scaled, D, eps_norm = step(x, F, tables.coef[i], **operands)
         for _ in range(row.forget):
             history.pop()
         if row.keep:
@@ -136,17 +131,36 @@ def _fixed_arguments(plan: Plan, key: Tensor | None, state_dtype: torch.dtype, n
     return fixed
 
 
-def _first_state(plan, tables, latents, key, draws, net_dtype, quietly) -> tuple[Tensor, Tensor]:
+def _first_state(plan, tables, latents, key, draws, net_dtype) -> tuple[Tensor, Tensor]:
     """The scaled prior with the churn noise of the first step, and the first network input."""
     if plan.prior_draw >= 0 and key is not None:
-        with quietly():
-            x, _ = PERTURB.overload(latents, tables.prior_scale, tables.prior_noise, key, plan.prior_draw + 1, int(Stream.STATE))
+        x, _ = PERTURB.overload(latents, tables.prior_scale, tables.prior_noise, key, plan.prior_draw + 1, int(Stream.STATE))
     else:
         x = latents * plan.prior_scale
         if plan.prior_draw >= 0:
             x = x + plan.prior_noise * draws.take(plan.prior_draw, x)
     c_in = plan.rows[0].c_in if plan.rows else 1
     return x, x if c_in == 1 and net_dtype == x.dtype else (x * c_in).to(net_dtype)
+
+
+def _without_autograd(op: Callable, device: torch.device) -> Callable:
+    """The op below autograd, whose bookkeeping in Python costs 20 us a call even where nothing needs a gradient.
+
+    Not inference_mode: it would taint the tensors for guidance that differentiates. Not a guard object: 1 us a call.
+    """
+    key = torch._C._parse_dispatch_key(f"Autograd{device.type.upper()}")
+    exclude = torch._C._dispatch_tls_set_dispatch_key_excluded
+    if torch._C._dispatch_tls_is_dispatch_key_excluded(key):
+        return op
+
+    def call(*args, **kwargs):
+        exclude(key, True)
+        try:
+            return op(*args, **kwargs)
+        finally:
+            exclude(key, False)
+
+    return call
 
 
 class _Draws:
@@ -167,8 +181,17 @@ class _Draws:
                 return z
 
 
-def _clipped(row: Row, lo: float, hi: float) -> Row:
-    return replace(row, coef=row.coef | {"lo": lo, "hi": hi})
+@dataclass(frozen=True)
+class _Clip:
+    lo: float
+    hi: float
+
+    def apply(self, plan: Plan) -> Plan:
+        bounds = {"lo": self.lo, "hi": self.hi}
+        return plan.map_rows(lambda _, row: replace(row, coef=row.coef | bounds), f", D clipped to [{self.lo}, {self.hi}]")
+
+
+_clip = lru_cache(_Clip)  # one object for each pair of bounds: plans remember what was derived by which object
 
 
 def _progress(plan: Plan, progress: bool | None) -> Iterator[tuple[int, Row]]:

@@ -80,7 +80,7 @@ class Op:
         return getattr(getattr(torch.ops, NAMESPACE), self.name).out
 
 
-#: Context in which ops skip autograd's bookkeeping: 20 us a call in Python, and inference_mode would taint the results.
+#: Context in which ops skip autograd's bookkeeping.
 below_autograd = torch._C._AutoDispatchBelowAutograd
 
 #: Every op, by name, in the order of registration.
