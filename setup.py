@@ -28,7 +28,9 @@ def cuda_wanted() -> bool:
     from torch.utils.cpp_extension import CUDA_HOME
 
     choice = flag("FASTDIFF_CUDA", "auto", ("auto", "0", "1"))
-    missing = "this torch has no CUDA" if torch.version.cuda is None else "CUDA_HOME is not set and no nvcc was found" if not CUDA_HOME else ""
+    missing = (
+        "this torch has no CUDA" if torch.version.cuda is None else "CUDA_HOME is not set and no nvcc was found" if not CUDA_HOME else ""
+    )
     if choice == "1" and missing:
         sys.exit(f"FASTDIFF_CUDA=1, but {missing}")
     if choice == "auto" and missing:
@@ -47,7 +49,10 @@ def extension():
     if cuda:
         defines += ["-DUSE_CUDA", f'-DFASTDIFF_CUDA_ARCHS="{os.environ.get("TORCH_CUDA_ARCH_LIST", "native")}"']
     common = ["-std=c++20", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", *defines]
-    compile_args = {"cxx": [*common, "-Wall", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized"], "nvcc": ["-std=c++20", "-O3", "--fmad=false", *defines]}
+    compile_args = {
+        "cxx": [*common, "-Wall", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized"],
+        "nvcc": ["-std=c++20", "-O3", "--fmad=false", *defines],
+    }
     arguments = cpp_extension.include_paths("cuda") if cuda else cpp_extension.include_paths()
     build = cpp_extension.setuptools.Extension(
         "fastdiff._C",

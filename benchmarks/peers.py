@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from fastdiff.schedules import edm_sigmas
 from torch import Tensor
+
+from fastdiff.schedules import edm_sigmas
 
 
 class ConstantNet:

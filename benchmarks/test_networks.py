@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import fastdiff
 import pytest
 import torch
+
+import fastdiff
 from fastdiff import Denoiser, EDMSampler
 from fastdiff.eager import edm_sampler
 from fastdiff.models import EDMPrecond, load_model
@@ -18,7 +19,10 @@ def _cifar10() -> torch.nn.Module:
 
 @pytest.mark.parametrize(
     ("name", "build", "shape", "steps", "rounds"),
-    [("digits, 0.75 M parameters", lambda: load_model("digits"), (4, 1, 8, 8), 18, 7), ("DDPM++, 55.7 M parameters", _cifar10, (2, 3, 32, 32), 2, 3)],
+    [
+        ("digits, 0.75 M parameters", lambda: load_model("digits"), (4, 1, 8, 8), 18, 7),
+        ("DDPM++, 55.7 M parameters", _cifar10, (2, 3, 32, 32), 2, 3),
+    ],
     ids=["digits", "cifar10"],
 )
 def test_end_to_end(compare, name, build, shape, steps, rounds):

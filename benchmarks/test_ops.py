@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fastdiff
 import pytest
 import torch
+
+import fastdiff
+from benchmarks.peers import compiled, eager_perturb, eager_step, fused_step
 from fastdiff import ops
 from fastdiff.ops.noise import NOISE_OPS
-
-from benchmarks.peers import compiled, eager_perturb, eager_step, fused_step
 
 COEF = {"a": 0.3, "b": 0.7, "c_x": 0.2, "c_D": 0.8, "c_h1": 0.1}
 
@@ -55,7 +55,13 @@ def test_sampler_step_reaches_the_bandwidth_of_a_copy(compare):
         torch.testing.assert_close(ours(), eager_step(x, F, H, *COEF.values()), rtol=1e-5, atol=1e-5)
 
     with torch.inference_mode():
-        compare("sampler_step, 6M elements, three inputs", ours, {"copy_ of as many bytes": lambda: target.copy_(source)}, check, {"copy_ of as many bytes": 0.8})
+        compare(
+            "sampler_step, 6M elements, three inputs",
+            ours,
+            {"copy_ of as many bytes": lambda: target.copy_(source)},
+            check,
+            {"copy_ of as many bytes": 0.8},
+        )
 
 
 @pytest.mark.parametrize("capability", ["best", "avx2"])

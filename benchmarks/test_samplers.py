@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fastdiff
 import pytest
 import torch
+
+import fastdiff
+from benchmarks.peers import ConstantNet, compiled_edm_sampler, fused_edm_sampler
 from fastdiff import Denoiser, EDMSampler
 from fastdiff.eager import edm_sampler
-
-from benchmarks.peers import ConstantNet, compiled_edm_sampler, fused_edm_sampler
 
 CIFAR, TINY = (64, 3, 32, 32), (4, 1, 8, 8)
 

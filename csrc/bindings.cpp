@@ -115,9 +115,11 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info, "How this extension was built.");
   m.def("cpu_capability", [] { return std::string(fastdiff::cpu::kernels().name); }, "The instruction set in use.");
   m.def("cpu_capabilities", &cpu_capabilities, "The instruction sets that this CPU runs, worst first.");
-  m.def("set_cpu_capability", [](const std::string& name) { fastdiff::cpu::set_capability(name.c_str()); }, py::arg("name"),
-        "Force an instruction set; '' for the best again.");
-  m.def("philox", &philox, py::arg("counters"), py::arg("keys"), "Philox4x32-10: [N, 4] counters and [N, 2] keys to [N, 4] words.");
+  m.def(
+      "set_cpu_capability", [](const std::string& name) { fastdiff::cpu::set_capability(name.c_str()); }, py::arg("name"),
+      "Force an instruction set; '' for the best again.");
+  m.def("philox", &philox, py::arg("counters"), py::arg("keys"),
+      "Philox4x32-10: [N, 4] counters and [N, 2] keys to [N, 4] words.");
   m.def("words_to_normal", &words_to_normal, py::arg("words"), "[N, 4] words to [N, 4] normals.");
   m.def("words_to_uniform", &words_to_uniform, py::arg("words"), "[N, 4] words to [N, 4] uniforms in [0, 1).");
   m.def("words_to_rademacher", &words_to_rademacher, py::arg("words"), "[N, 4] words to [N, 4] signs.");

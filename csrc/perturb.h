@@ -12,7 +12,8 @@ struct PerturbOperands {
 };
 
 // What a device does: reads `in`, writes `out` and, if given, the noise; all have been validated.
-using PerturbInto = void(const PerturbOperands& in, int64_t draw, int64_t stream, const View& out, const std::optional<View>& noise);
+using PerturbInto = void(
+    const PerturbOperands& in, int64_t draw, int64_t stream, const View& out, const std::optional<View>& noise);
 
 inline void check(const PerturbOperands& in, int64_t draw, int64_t stream) {
   check_per_sample("mean_coef", in.mean_coef, in.x0);
@@ -22,7 +23,8 @@ inline void check(const PerturbOperands& in, int64_t draw, int64_t stream) {
 }
 
 template <PerturbInto* kInto>
-void perturb_out(Tensor x0, Tensor mean_coef, Tensor std, Tensor key, int64_t draw, int64_t stream, Tensor out, OptionalTensor noise) {
+void perturb_out(
+    Tensor x0, Tensor mean_coef, Tensor std, Tensor key, int64_t draw, int64_t stream, Tensor out, OptionalTensor noise) {
   const PerturbOperands in{View(std::move(x0)), View(std::move(mean_coef)), View(std::move(std)), View(std::move(key))};
   check_state("x0", in.x0);
   check(in, draw, stream);
@@ -55,7 +57,7 @@ struct PerSample {
 #ifdef __CUDACC__
   __host__ __device__
 #endif
-  T at(int64_t i) const {
+      T at(int64_t i) const {
     return wide ? (T)((const double*)data)[i] : (T)((const float*)data)[i];
   }
 };

@@ -34,15 +34,16 @@ inline void check(const Operands& in, int64_t draw, int64_t stream) {
 // What a device does: reads `in`, writes `out`, which have been validated.
 using StepInto = void(const Operands& in, int64_t draw, int64_t stream, const Outputs& out);
 
-inline std::optional<View> view(OptionalTensor& t) { return t ? std::optional<View>(std::in_place, std::move(*t)) : std::nullopt; }
+inline std::optional<View> view(OptionalTensor& t) {
+  return t ? std::optional<View>(std::in_place, std::move(*t)) : std::nullopt;
+}
 
 template <StepInto* kInto>
-void sampler_step_out(
-    Tensor x, Tensor F, Tensor coef, OptionalTensor F_u, OptionalTensor G, OptionalTensor H1, OptionalTensor H2, OptionalTensor H3,
-    OptionalTensor z, OptionalTensor key, int64_t draw, int64_t stream, Tensor out, OptionalTensor net_in, OptionalTensor D,
-    OptionalTensor eps_norm) {
+void sampler_step_out(Tensor x, Tensor F, Tensor coef, OptionalTensor F_u, OptionalTensor G, OptionalTensor H1,
+    OptionalTensor H2, OptionalTensor H3, OptionalTensor z, OptionalTensor key, int64_t draw, int64_t stream, Tensor out,
+    OptionalTensor net_in, OptionalTensor D, OptionalTensor eps_norm) {
   const Operands in{View(std::move(x)), View(std::move(F)), View(std::move(coef)), view(F_u),
-                    {view(G), view(H1), view(H2), view(H3), view(z)}, view(key)};
+      {view(G), view(H1), view(H2), view(H3), view(z)}, view(key)};
   check_state("x", in.x);
   const Outputs to{View(std::move(out)), view(net_in), view(D), view(eps_norm)};
   check_like("out", to.y, in.x);
@@ -54,17 +55,18 @@ void sampler_step_out(
 }
 
 template <StepInto* kInto>
-std::tuple<Tensor, OptionalTensor, OptionalTensor, OptionalTensor> sampler_step(
-    Tensor x, Tensor F, Tensor coef, OptionalTensor F_u, OptionalTensor G, OptionalTensor H1, OptionalTensor H2, OptionalTensor H3,
-    OptionalTensor z, OptionalTensor key, int64_t draw, int64_t stream, std::optional<ScalarType> net_dtype, bool return_D,
+std::tuple<Tensor, OptionalTensor, OptionalTensor, OptionalTensor> sampler_step(Tensor x, Tensor F, Tensor coef,
+    OptionalTensor F_u, OptionalTensor G, OptionalTensor H1, OptionalTensor H2, OptionalTensor H3, OptionalTensor z,
+    OptionalTensor key, int64_t draw, int64_t stream, std::optional<ScalarType> net_dtype, bool return_D,
     bool return_eps_norm) {
   const Operands in{View(std::move(x)), View(std::move(F)), View(std::move(coef)), view(F_u),
-                    {view(G), view(H1), view(H2), view(H3), view(z)}, view(key)};
+      {view(G), view(H1), view(H2), view(H3), view(z)}, view(key)};
   check_state("x", in.x);
   Outputs to{View(new_like(in.x)), {}, {}, {}};
   if (net_dtype) to.net_in.emplace(new_like(in.x, *net_dtype));
   if (return_D) to.D.emplace(new_like(in.x));
-  if (return_eps_norm) to.eps_norm.emplace(new_per_sample(in.x, in.x.dtype == Dtype::f64 ? ScalarType::Double : ScalarType::Float));
+  if (return_eps_norm)
+    to.eps_norm.emplace(new_per_sample(in.x, in.x.dtype == Dtype::f64 ? ScalarType::Double : ScalarType::Float));
   check(in, draw, stream);
   kInto(in, draw, stream, to);
   const auto tensor = [](const std::optional<View>& v) { return v ? OptionalTensor(v->tensor) : std::nullopt; };

@@ -45,7 +45,7 @@ struct View {
                     aoti_torch_get_numel(handle, &numel) == AOTI_TORCH_SUCCESS;
     STD_TORCH_CHECK(ok, "no metadata");
     static const int32_t codes[] = {aoti_torch_dtype_float64(), aoti_torch_dtype_float32(), aoti_torch_dtype_bfloat16(),
-                                    aoti_torch_dtype_float16(), aoti_torch_dtype_int64()};
+        aoti_torch_dtype_float16(), aoti_torch_dtype_int64()};
     static const int32_t cpu_type = aoti_torch_device_type_cpu();
     int d = 0;
     while (d < 5 && codes[d] != code) ++d;
@@ -88,9 +88,8 @@ inline std::string show_shape(const Sizes& sizes) {
 inline std::string show_device(const View& t) { return t.cpu ? "cpu" : "cuda:" + std::to_string(t.device); }
 
 [[noreturn]] inline void reject(const char* name, const std::string& expected, const View& got) {
-  throw std::invalid_argument(
-      std::string(name) + ": expected " + expected + ", got " + show_shape(got.sizes) + " " + dtype_name(got) + " on " +
-      show_device(got));
+  throw std::invalid_argument(std::string(name) + ": expected " + expected + ", got " + show_shape(got.sizes) + " " +
+                              dtype_name(got) + " on " + show_device(got));
 }
 
 inline bool same_device(const View& a, const View& b) { return a.cpu == b.cpu && (a.cpu || a.device == b.device); }
@@ -200,9 +199,8 @@ inline Tensor new_like(const View& x, std::optional<ScalarType> dtype = std::nul
   else
     aoti_torch_get_dtype(x.tensor.get(), &code);
   AtenTensorHandle handle = nullptr;
-  const auto status = aoti_torch_empty_strided(
-      x.dim(), x.sizes.data(), x.strides.data(), code, x.cpu ? aoti_torch_device_type_cpu() : aoti_torch_device_type_cuda(),
-      x.cpu ? 0 : x.device, &handle);
+  const auto status = aoti_torch_empty_strided(x.dim(), x.sizes.data(), x.strides.data(), code,
+      x.cpu ? aoti_torch_device_type_cpu() : aoti_torch_device_type_cuda(), x.cpu ? 0 : x.device, &handle);
   STD_TORCH_CHECK(status == AOTI_TORCH_SUCCESS, "cannot allocate");
   Tensor out(handle);
   if (x.cpu) use_huge_pages(out.data_ptr(), x.numel * (dtype ? 2 : x.element_size()));
@@ -233,7 +231,8 @@ class Output {
 inline void check_overlap(const char* name, const View& out, const View& in) {
   const char *o = (const char*)out.data(), *i = (const char*)in.data();
   if (o < i + in.bytes() && i < o + out.bytes() && !(o == i && out.bytes() == in.bytes()))
-    throw std::invalid_argument(std::string(name) + ": expected memory apart from the inputs' or exactly an input's, got a partial overlap");
+    throw std::invalid_argument(
+        std::string(name) + ": expected memory apart from the inputs' or exactly an input's, got a partial overlap");
 }
 
 }  // namespace fastdiff

@@ -114,7 +114,9 @@ def _loop(plan, net, latents, key, draws, guidance, condition, cfg, net_dtype, c
     return x
 
 
-def _fixed_arguments(plan: Plan, key: Tensor | None, state_dtype: torch.dtype, net_dtype: torch.dtype, watched: bool) -> list[dict[str, Any]]:
+def _fixed_arguments(
+    plan: Plan, key: Tensor | None, state_dtype: torch.dtype, net_dtype: torch.dtype, watched: bool
+) -> list[dict[str, Any]]:
     """The arguments of each row's step that do not change while the loop runs; defaults are left out."""
     fixed: list[dict[str, Any]] = []
     for row, following in zip(plan.rows, [*plan.rows[1:], None], strict=True):
@@ -148,7 +150,7 @@ def _without_autograd(op: Callable, device: torch.device) -> Callable:
 
     Not inference_mode: it would taint the tensors for guidance that differentiates. Not a guard object: 1 us a call.
     """
-    key = torch._C._parse_dispatch_key(f"Autograd{device.type.upper()}")
+    key = getattr(torch._C.DispatchKey, f"Autograd{device.type.upper()}")
     exclude = torch._C._dispatch_tls_set_dispatch_key_excluded
     if torch._C._dispatch_tls_is_dispatch_key_excluded(key):
         return op

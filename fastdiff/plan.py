@@ -111,7 +111,9 @@ class Plan:
 
     def map_rows(self, change: Callable[[int, Row], Row], suffix: str = "") -> Plan:
         """The plan with every row changed."""
-        return replace(self, name=self.name + suffix, rows=tuple(change(i, row) for i, row in enumerate(self.rows)), _tables={}, _derived={})
+        return replace(
+            self, name=self.name + suffix, rows=tuple(change(i, row) for i, row in enumerate(self.rows)), _tables={}, _derived={}
+        )
 
     def difference(self, other: Plan) -> float:
         """The largest absolute difference of two plans' coefficients, inf where their shapes differ."""

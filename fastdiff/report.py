@@ -119,5 +119,3 @@ def _check_writable(path: Path) -> None:
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist")
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(f"{path}: the folder {path.parent} cannot be written to")
-
-

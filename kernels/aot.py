@@ -100,9 +100,7 @@ def _resources(cubin: bytes) -> dict[str, int]:
 
 def report() -> list[dict[str, Any]]:
     """Every case for every target."""
-    return [
-        {"kernel": case.name, "target": name, **compile_case(case, target)} for case in _cases() for name, target in TARGETS.items()
-    ]
+    return [{"kernel": case.name, "target": name, **compile_case(case, target)} for case in _cases() for name, target in TARGETS.items()]
 
 
 def main() -> None:

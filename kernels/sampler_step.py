@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fastdiff.ops import formulas
 from fastdiff.ops._checks import check_like, check_per_sample
-from fastdiff.ops.coef import COLUMNS
 from fastdiff.ops._shapes import compute_dtype
+from fastdiff.ops.coef import COLUMNS
 from fastdiff.ops.sampler_step import check_step
 
 from .layout import arranged, finish, layout_of, output

@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from fastdiff.cli import main
 from fastdiff.models import load_model
-from PIL import Image
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -40,7 +41,9 @@ def test_sample_writes_a_picture_and_the_samples(tmp_path, capsys):
 def test_samples_depend_on_the_seed_and_not_on_the_batch(tmp_path, capsys):
     def images(*arguments):
         npz = tmp_path / "b.npz"
-        code, _, _ = run(capsys, "sample", "-n", "7", "--steps", "3", "--no-compare", "--npz", str(npz), "--out", str(tmp_path / "b.png"), *arguments)
+        code, _, _ = run(
+            capsys, "sample", "-n", "7", "--steps", "3", "--no-compare", "--npz", str(npz), "--out", str(tmp_path / "b.png"), *arguments
+        )
         assert code == 0
         return np.load(npz)["images"].astype(int)
 

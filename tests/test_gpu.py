@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fastdiff
 import pytest
 import torch
+
+import fastdiff
 from fastdiff import Denoiser, EDMSampler
 from fastdiff.ops import OPS
-
 from tests.conftest import GPU, need
 from tests.ops.backends import backend
 

@@ -6,16 +6,20 @@ import os
 import subprocess
 import sys
 
-import fastdiff
 import pytest
 
+import fastdiff
 from tests.conftest import need
 
 
 def python(code: str, **environment: str) -> str:
     """The output of a fresh interpreter."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, "TRITON_INTERPRET": "0", **environment}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TRITON_INTERPRET": "0", **environment},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -52,7 +52,8 @@ def test_wheel(distributions, tmp_path):
 
 def test_sdist(distributions):
     _, sdist = distributions
-    names = {name.split("/", 1)[1] for name in tarfile.open(sdist).getnames() if "/" in name}
+    with tarfile.open(sdist) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     for needed in (
         "setup.py", "pyproject.toml", "README.md", "LICENSE", "csrc/formulas.h", "csrc/cpu/sampler_step.cpp",
         "csrc/cuda/sampler_step.cu", "csrc/cuda/device.cuh", "kernels/sampler_step.py", "fastdiff/models/digits/digits.safetensors",
@@ -72,7 +73,12 @@ def test_a_build_without_the_extension_is_pure_python(tmp_path):
 
 def test_bad_build_flags_say_so(tmp_path):
     done = subprocess.run(
-        [sys.executable, "setup.py", "--version"], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "FASTDIFF_CUDA": "yes"}
+        [sys.executable, "setup.py", "--version"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "FASTDIFF_CUDA": "yes"},
     )
     assert done.returncode != 0
     assert "FASTDIFF_CUDA: expected one of auto, 0, 1, got 'yes'" in done.stderr

@@ -67,7 +67,8 @@ static void noise_blocks(float* out, const NoiseKey& key, int64_t first, int64_t
       [&](int64_t at, const f32* z) { std::memcpy(out + at, z, (4 * blocks - at) * sizeof(float)); });
 }
 
-static void perturb_fused(float mean_coef, const float* x0, float std, NoiseKey key, int64_t first, int64_t blocks, float* out) {
+static void perturb_fused(
+    float mean_coef, const float* x0, float std, NoiseKey key, int64_t first, int64_t blocks, float* out) {
   const f32 m = broadcast<f32>(mean_coef), s = broadcast<f32>(std);
   for_groups<Noise::normal>(
       key, first, blocks,
@@ -204,6 +205,19 @@ static void store(Dtype to, const T* in, void* out, int64_t n) {
 }
 
 const Kernels table = {
-    FASTDIFF_ISA,  noise,         perturb_fused, perturb<float>, perturb<double>, step<float>,  step<double>,  scale<float>,
-    scale<double>, eps<float>,    eps<double>,   load<float>,    load<double>,    store<float>, store<double>,
+    FASTDIFF_ISA,
+    noise,
+    perturb_fused,
+    perturb<float>,
+    perturb<double>,
+    step<float>,
+    step<double>,
+    scale<float>,
+    scale<double>,
+    eps<float>,
+    eps<double>,
+    load<float>,
+    load<double>,
+    store<float>,
+    store<double>,
 };

@@ -55,7 +55,7 @@ void perturb_into(const PerturbOperands& in, int64_t draw, int64_t stream, const
   check_overlap("out", y.view(), x);
   if (z) check_overlap("noise", z->view(), x);
   const Perturb p{Input(x), PerSample(m), PerSample(s), (const int64_t*)keys.data(), draw, stream, Sink(y.view()),
-                  z ? Sink(z->view()) : Sink()};
+      z ? Sink(z->view()) : Sink()};
   x.dtype == Dtype::f64 ? run<double>(p, layout) : run<float>(p, layout);
   y.finish();
   if (z) z->finish();

@@ -13,7 +13,9 @@ void run_block(const Kernels& k, int64_t n, const float* coef, const StepBlock<f
 void run_block(const Kernels& k, int64_t n, const double* coef, const StepBlock<double>& b) { k.step_f64(n, coef, b); }
 void scale(const Kernels& k, int64_t n, float c, const float* in, float* out) { k.scale_f32(n, c, in, out); }
 void scale(const Kernels& k, int64_t n, double c, const double* in, double* out) { k.scale_f64(n, c, in, out); }
-double eps(const Kernels& k, int64_t n, float e_x, float e_D, const float* x, const float* D) { return k.eps_f32(n, e_x, e_D, x, D); }
+double eps(const Kernels& k, int64_t n, float e_x, float e_D, const float* x, const float* D) {
+  return k.eps_f32(n, e_x, e_D, x, D);
+}
 double eps(const Kernels& k, int64_t n, double e_x, double e_D, const double* x, const double* D) {
   return k.eps_f64(n, e_x, e_D, x, D);
 }

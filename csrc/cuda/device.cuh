@@ -105,8 +105,10 @@ FASTDIFF_INLINE void load4(const Memory& m, int64_t i, T v[4]) {
     }
     default: {
       const uint2 a = ((const uint2*)m.data)[i / 4];
-      v[0] = (T)__half2float(__ushort_as_half((unsigned short)a.x)), v[1] = (T)__half2float(__ushort_as_half((unsigned short)(a.x >> 16)));
-      v[2] = (T)__half2float(__ushort_as_half((unsigned short)a.y)), v[3] = (T)__half2float(__ushort_as_half((unsigned short)(a.y >> 16)));
+      v[0] = (T)__half2float(__ushort_as_half((unsigned short)a.x)),
+      v[1] = (T)__half2float(__ushort_as_half((unsigned short)(a.x >> 16)));
+      v[2] = (T)__half2float(__ushort_as_half((unsigned short)a.y)),
+      v[3] = (T)__half2float(__ushort_as_half((unsigned short)(a.y >> 16)));
       return;
     }
   }
@@ -121,7 +123,8 @@ FASTDIFF_INLINE void store4(const Memory& m, int64_t i, const T v[4]) {
       return;
     case Dtype::f32: ((float4*)m.data)[i / 4] = make_float4((float)v[0], (float)v[1], (float)v[2], (float)v[3]); return;
     case Dtype::bf16: {
-      const __nv_bfloat162 a = __floats2bfloat162_rn((float)v[0], (float)v[1]), b = __floats2bfloat162_rn((float)v[2], (float)v[3]);
+      const __nv_bfloat162 a = __floats2bfloat162_rn((float)v[0], (float)v[1]),
+                           b = __floats2bfloat162_rn((float)v[2], (float)v[3]);
       ((uint2*)m.data)[i / 4] = make_uint2(*(const uint32_t*)&a, *(const uint32_t*)&b);
       return;
     }
@@ -141,7 +144,9 @@ struct Shape {
   bool wide;         // four neighbouring elements of every operand can move at once
 
   Shape(const Layout& layout, bool wide)
-      : n(layout.n), channels(layout.channels), blocks((uint32_t)((layout.n + 4 * kThreads - 1) / (4 * kThreads))),
+      : n(layout.n),
+        channels(layout.channels),
+        blocks((uint32_t)((layout.n + 4 * kThreads - 1) / (4 * kThreads))),
         wide(wide && layout.n % 4 == 0 && layout.channels == 1) {}
 };
 
@@ -183,7 +188,8 @@ class Launch {
   template <class Kernel, class... Arguments>
   void operator()(Kernel kernel, int64_t thread_blocks, const Arguments&... arguments) const {
     if (thread_blocks == 0) return;
-    if (thread_blocks > 0x7FFFFFFF) throw std::invalid_argument("x: expected at most 2**31 - 1 thread blocks of elements, got more");
+    if (thread_blocks > 0x7FFFFFFF)
+      throw std::invalid_argument("x: expected at most 2**31 - 1 thread blocks of elements, got more");
     kernel<<<(unsigned)thread_blocks, kThreads, 0, stream_>>>(arguments...);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }

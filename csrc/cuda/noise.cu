@@ -7,7 +7,8 @@ namespace fastdiff::cuda {
 namespace {
 
 template <Noise kind>
-__global__ void __launch_bounds__(kThreads) noise_kernel(Memory out, const int64_t* keys, int64_t draw, uint32_t stream, Shape shape) {
+__global__ void __launch_bounds__(kThreads)
+    noise_kernel(Memory out, const int64_t* keys, int64_t draw, uint32_t stream, Shape shape) {
   const Place place(shape);
   if (place.first >= shape.n) return;
   const NoiseKey key{(uint64_t)keys[place.sample], (uint64_t)draw, stream};

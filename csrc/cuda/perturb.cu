@@ -7,9 +7,8 @@ namespace fastdiff::cuda {
 namespace {
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) perturb_kernel(
-    Memory x0, PerSample mean_coef, PerSample std, const int64_t* keys, int64_t draw, uint32_t stream, Memory out, Memory noise,
-    Shape shape) {
+__global__ void __launch_bounds__(kThreads) perturb_kernel(Memory x0, PerSample mean_coef, PerSample std, const int64_t* keys,
+    int64_t draw, uint32_t stream, Memory out, Memory noise, Shape shape) {
   const Place place(shape);
   if (place.first >= shape.n) return;
   T x[4];
@@ -34,8 +33,8 @@ void perturb_into(const PerturbOperands& in, int64_t draw, int64_t stream, const
   const Shape shape(layout, x_memory.wide && y_memory.wide && (!z || z_memory.wide));
   const auto kernel = x.dtype == Dtype::f64 ? perturb_kernel<double> : perturb_kernel<float>;
   const Launch launch(x);
-  launch(kernel, layout.batch * shape.blocks, x_memory, PerSample(m), PerSample(s), (const int64_t*)keys.data(), draw, (uint32_t)stream,
-         y_memory, z_memory, shape);
+  launch(kernel, layout.batch * shape.blocks, x_memory, PerSample(m), PerSample(s), (const int64_t*)keys.data(), draw,
+      (uint32_t)stream, y_memory, z_memory, shape);
   y.finish();
   if (z) z->finish();
 }

@@ -53,7 +53,9 @@ FASTDIFF_INLINE double step_four(const Step& step, const Shape& shape, const Pla
         sum = fma(e, e, sum);
       }
   for (int j = 0; j < 4; ++j) x[j] = advanced_formula(c(kCx), x[j], c(kCd), d[j]);
-  for (int k = 0; k < step.terms; ++k) {
+#pragma unroll
+  for (int k = 0; k < kMaxTerms; ++k) {
+    if (k >= step.terms) break;
     load_four(step.term[k], shape, place, v);
     for (int j = 0; j < 4; ++j) x[j] = with_term(x[j], c(step.column[k]), v[j]);
   }
@@ -72,7 +74,8 @@ FASTDIFF_INLINE double step_four(const Step& step, const Shape& shape, const Pla
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) step_kernel(const __grid_constant__ Step step, const __grid_constant__ Shape shape) {
+__global__ void __launch_bounds__(kThreads, 4)
+    step_kernel(const __grid_constant__ Step step, const __grid_constant__ Shape shape) {
   const Place place(shape);
   const double sum = place.first < shape.n ? step_four<T>(step, shape, place) : 0.0;
   if (!step.partial) return;

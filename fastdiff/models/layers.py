@@ -62,6 +62,7 @@ class Conv2d(nn.Module):
         taps = torch.as_tensor(resample_filter, dtype=torch.float32)
         taps = torch.outer(taps, taps)[None, None] / taps.sum() ** 2
         self.register_buffer("resample_filter", taps if up or down else None)
+        self.resample_filter: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         weight = None if self.weight is None else self.weight.to(x.dtype)
@@ -74,6 +75,7 @@ class Conv2d(nn.Module):
         elif self.down and not fused:
             x = self._downsample(x, self._filter_pad())
         if fused and self.down:
+            assert weight is not None
             x = self._downsample(nnf.conv2d(x, weight, padding=pad + self._filter_pad()), 0)
             return x if bias is None else x + bias.reshape(1, -1, 1, 1)
         return x if weight is None else nnf.conv2d(x, weight, bias, padding=pad)
@@ -113,6 +115,7 @@ class PositionalEmbedding(nn.Module):
         super().__init__()
         half = num_channels // 2
         exponents = torch.arange(half, dtype=torch.float32) / (half - int(endpoint))
+        self.freqs: Tensor
         self.register_buffer("freqs", (1 / max_positions) ** exponents, persistent=False)
 
     def forward(self, labels: Tensor) -> Tensor:
@@ -124,6 +127,7 @@ class FourierEmbedding(nn.Module):
 
     def __init__(self, num_channels, scale=16):
         super().__init__()
+        self.freqs: Tensor
         self.register_buffer("freqs", torch.randn(num_channels // 2) * scale)
 
     def forward(self, labels: Tensor) -> Tensor:

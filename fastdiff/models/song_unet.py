@@ -117,6 +117,7 @@ class SongUNet(nn.Module):
         def resampler(cin, cout, kernel, **kwargs):
             return Conv2d(cin, cout, kernel=kernel, resample_filter=resample_filter, **kwargs)
 
+        self.map_noise: nn.Module
         if embedding_type == "positional":
             self.map_noise = PositionalEmbedding(noise_channels, endpoint=True)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -14,11 +15,11 @@ LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
 
 class Sample(NamedTuple):
-    """Arguments of one call. `flags` say in words what is special about it."""
+    """Arguments of one call; `label` says in words what is special about it."""
 
     label: str
     args: tuple
-    kwargs: dict[str, Any] = {}
+    kwargs: Mapping[str, Any] = MappingProxyType({})
 
     def map(self, f: Callable[[Tensor], Tensor]) -> Sample:
         """The same call with f applied to every tensor."""

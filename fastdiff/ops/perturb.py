@@ -104,12 +104,14 @@ def _bytes_moved(sample: Sample) -> int:
     return (3 if sample.kwargs.get("return_noise") else 2) * x0.numel() * x0.element_size()
 
 
+_ARGS = "Tensor x0, Tensor mean_coef, Tensor std, Tensor key, SymInt draw=0, SymInt stream=0"
+
 OP = register(
     Op(
         name="perturb",
-        args="Tensor x0, Tensor mean_coef, Tensor std, Tensor key, SymInt draw=0, SymInt stream=0, bool return_noise=False",
+        args=f"{_ARGS}, bool return_noise=False",
         returns="(Tensor, Tensor?)",
-        out_args="Tensor x0, Tensor mean_coef, Tensor std, Tensor key, SymInt draw=0, SymInt stream=0, *, Tensor(a!) out, Tensor(b!)? noise=None",
+        out_args=f"{_ARGS}, *, Tensor(a!) out, Tensor(b!)? noise=None",
         equation="x_t = m*x0 + s*z",
         source="Song et al. 2021, eq. 29",
         reference=reference,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from importlib import resources
 
-import fastdiff
 import pytest
 import torch
+from torch.nn import functional as nnf
+
+import fastdiff
 from fastdiff.models import MODELS, load_model
 from fastdiff.models.digits.data import load_digits
 from fastdiff.models.digits.network import SIGMA_DATA
 from fastdiff.models.digits.train import edm_loss, train
-from torch.nn import functional as nnf
 
 
 def test_data_is_split_once_and_for_all():

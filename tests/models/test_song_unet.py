@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+
 from fastdiff.models import EDMPrecond, SongUNet
 from fastdiff.models.layers import Conv2d, Linear
-from safetensors import safe_open
 
 PATH = Path(__file__).parents[1] / "golden" / "edm_networks.safetensors"
 with safe_open(PATH, "pt") as _file:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-import fastdiff
 import torch
-from fastdiff.ops import Op, has_kernel
 
+import fastdiff
+from fastdiff.ops import Op, has_kernel
 from tests.conftest import GPU, need
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")

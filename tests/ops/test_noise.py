@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 
-import fastdiff
 import numpy as np
 import pytest
 import torch
-from fastdiff.ops import OPS, noise_format
 from scipy import stats
 
+import fastdiff
+from fastdiff.ops import OPS, noise_format
 from tests.conftest import need
 from tests.ops import numpy_noise
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from fastdiff.ops import OPS, has_kernel
 from fastdiff.ops._table import Sample
-
 from tests.conftest import GPU
 from tests.ops.backends import BACKENDS, backend, differentiable, in_float64, results
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import fastdiff
 import numpy as np
 import pytest
 import torch
-from fastdiff import Denoiser, EDMSampler, EpsilonScaling
 
+import fastdiff
+from fastdiff import Denoiser, EDMSampler, EpsilonScaling
 from tests.samplers.mixture import Mixture
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "edm_samplers.npz")

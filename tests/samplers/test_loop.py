@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-import fastdiff
 import pytest
 import torch
-from fastdiff import ClassifierFree, Denoiser, EDMSampler, Guidance
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import fastdiff
+from fastdiff import ClassifierFree, Denoiser, EDMSampler, Guidance
 from tests.samplers.mixture import Mixture
 
 
@@ -51,9 +51,7 @@ def test_exactly_one_launch_for_each_network_call_and_nothing_else(latents, watc
     net, key = _constant(latents), fastdiff.keys(0, 4)
 
     def run():
-        fastdiff.run(
-            plan, net, latents, key=key, guidance=guidance, net_dtype=torch.float32, callback=infos.append if watched else None
-        )
+        fastdiff.run(plan, net, latents, key=key, guidance=guidance, net_dtype=torch.float32, callback=infos.append if watched else None)
 
     run()  # the plan's tables are made once
     infos.clear()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-import fastdiff
 import pytest
 import torch
+
+import fastdiff
 from fastdiff import EDM, ClassifierFree, Denoiser, EDMSampler, Epsilon, EpsilonScaling, Guidance, Plan, Row, Score, Velocity
 from fastdiff.schedules import VE, VP, Linear, edm_sigmas, iddpm_sigmas
-
 from tests.samplers.mixture import Mixture
 
 

@@ -67,7 +67,9 @@ def train(data: Digits, *, steps: int, batch: int, lr: float, half_life: float, 
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("digits.safetensors"), show_default=True, help="Where to write the weights.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("digits.safetensors"), show_default=True, help="Where to write the weights."
+)
 @click.option("--steps", type=click.IntRange(min=1), default=9000, show_default=True, help="Training steps.")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Images a step.")
 @click.option("--lr", type=float, default=2e-3, show_default=True, help="Peak learning rate of Adam; decays with a cosine.")
