@@ -48,7 +48,7 @@ def extension():
     defines = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", f'-DFASTDIFF_VERSION="{version}"']
     if cuda:
         defines += ["-DUSE_CUDA", f'-DFASTDIFF_CUDA_ARCHS="{os.environ.get("TORCH_CUDA_ARCH_LIST", "native")}"']
-    common = ["-std=c++20", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", *defines]
+    common = ["-std=c++20", "-O3", "-g0", "-ffp-contract=off", "-fschedule-insns", "-fvisibility=hidden", *defines]
     compile_args = {
         "cxx": [*common, "-Wall", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized"],
         "nvcc": ["-std=c++20", "-O3", "--fmad=false", *defines],

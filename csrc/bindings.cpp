@@ -22,6 +22,7 @@ namespace {
 namespace scalar {
 using f32 = float;
 #define FASTDIFF_INLINE static inline
+#define FASTDIFF_METHOD inline
 #define FASTDIFF_UNROLL
 template <class V, class S>
 V broadcast(S value) {
@@ -36,6 +37,7 @@ inline float select(bool mask, float a, float b) { return mask ? a : b; }
 inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float sqrt(float a) { return __builtin_sqrtf(a); }
 inline uint64_t mul32(uint64_t a, uint64_t b) { return (uint64_t)(uint32_t)a * (uint32_t)b; }
+inline uint64_t high32(uint64_t a) { return a >> 32; }
 #include "formulas.h"
 }  // namespace scalar
 
@@ -55,7 +57,7 @@ Words philox(const Words& counters, const Words& keys) {
   auto w = words.mutable_unchecked<2>();
   for (py::ssize_t i = 0; i < counters.shape(0); ++i) {
     uint64_t c0 = c(i, 0), c1 = c(i, 1), c2 = c(i, 2), c3 = c(i, 3);
-    scalar::philox4x32_10(c0, c1, c2, c3, k(i, 0), k(i, 1));
+    scalar::philox4x32_10(c0, c1, c2, c3, scalar::RoundKeys{k(i, 0), k(i, 1)});
     w(i, 0) = (uint32_t)c0, w(i, 1) = (uint32_t)c1, w(i, 2) = (uint32_t)c2, w(i, 3) = (uint32_t)c3;
   }
   return words;

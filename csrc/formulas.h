@@ -3,28 +3,35 @@
 // No include guard, on purpose: each CPU instruction set includes this file inside its own namespace after its lane
 // types (cpu/lanes_*.h), and CUDA includes it once with scalar lanes. A lane header provides
 //   f32, u32, i32   lanes of float, uint32_t, int32_t        u64  lanes of uint64_t, half as many
-//   fma, sqrt       correctly rounded                        mul32(u64, u64)  product of the low halves
+//   fma, sqrt       correctly rounded
+//   mul32(u64, u64) product of the low halves                high32(u64)  the high halves in the low ones, garbage above
 //   to_float(i32), as_i32(u32|f32), as_u32(..), as_f32(..), select(mask, a, b), broadcast<lanes>(scalar)
 //
 // Every product that meets a sum is written as an fma, so no compiler has anything left to contract, and the bits are the
-// same whatever the instruction set. FASTDIFF_INLINE and FASTDIFF_UNROLL are set by the includer.
+// same whatever the instruction set. FASTDIFF_INLINE, FASTDIFF_METHOD and
+// FASTDIFF_UNROLL are set by the includer.
 
 // ---- Noise format 1 (docs/noise.md) ----------------------------------------------------------------------------------
 
+// The key words of each round, from a 64-bit key.
+struct RoundKeys {
+  uint32_t low, high;
+  FASTDIFF_METHOD uint32_t first(int round) const { return low + round * 0x9E3779B9u; }
+  FASTDIFF_METHOD uint32_t second(int round) const { return high + round * 0xBB67AE85u; }
+};
+
 // Philox4x32-10 (Salmon et al. 2011). Words live in the low halves of 64-bit lanes; the high halves hold garbage, which
 // neither the 32-bit multiply nor the final packing reads.
-template <class U64>
-FASTDIFF_INLINE void philox4x32_10(U64& c0, U64& c1, U64& c2, U64& c3, uint32_t key0, uint32_t key1) {
+template <class U64, class Keys>
+FASTDIFF_INLINE void philox4x32_10(U64& c0, U64& c1, U64& c2, U64& c3, const Keys& keys) {
   const U64 m0 = broadcast<U64>(0xD2511F53u), m1 = broadcast<U64>(0xCD9E8D57u);
   FASTDIFF_UNROLL
   for (int round = 0; round < 10; ++round) {
     const U64 p0 = mul32(c0, m0), p1 = mul32(c2, m1);
-    c0 = (p1 >> 32) ^ c1 ^ broadcast<U64>(key0);
-    c2 = (p0 >> 32) ^ c3 ^ broadcast<U64>(key1);
+    c0 = high32(p1) ^ c1 ^ keys.first(round);
+    c2 = high32(p0) ^ c3 ^ keys.second(round);
     c1 = p1;
     c3 = p0;
-    key0 += 0x9E3779B9u;
-    key1 += 0xBB67AE85u;
   }
 }
 

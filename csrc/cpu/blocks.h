@@ -1,15 +1,32 @@
 // The block kernels, compiled once per instruction set: included inside its namespace after its lanes and formulas.h.
 // Operands may alias only where they coincide (in-place updates), hence the ivdep.
 
-constexpr int64_t kGroup = 4 * kWidth;  // elements made by one pass: kWidth counters of four words
+constexpr int64_t kGroup = 4 * kWidth;  // elements of a group: kWidth counters of four words
+// Groups made side by side: one alone is a chain of latencies (ten rounds, a logarithm, a square root) that leaves half of
+// the CPU idle; two fill it. Measured +50 % with AVX-512 and +15 % with AVX2; three gain nothing more.
+constexpr int kGroups = 2;
 
-// The words of counters first .. first + kWidth, permuted so that transpose4 leaves elements in their natural order.
-FASTDIFF_INLINE void philox_words(u64 even, u64 odd, const NoiseKey& key, u32 w[4]) {
-  const uint32_t key0 = (uint32_t)key.key, key1 = (uint32_t)(key.key >> 32);
+// The round keys as vectors in memory, where the rounds read them as operands.
+struct VectorKeys {
+  u64 words[20];
+  explicit VectorKeys(uint64_t key) {
+    const RoundKeys scalar{(uint32_t)key, (uint32_t)(key >> 32)};
+    for (int round = 0; round < 10; ++round) {
+      words[2 * round] = broadcast<u64>(scalar.first(round));
+      words[2 * round + 1] = broadcast<u64>(scalar.second(round));
+    }
+    asm volatile("" : "+m"(words));  // else the compiler makes all twenty again from scalars in every pass
+  }
+  FASTDIFF_METHOD u64 first(int round) const { return words[2 * round]; }
+  FASTDIFF_METHOD u64 second(int round) const { return words[2 * round + 1]; }
+};
+
+// The words of one group from its counters, whose lanes are permuted so that transpose4 leaves the natural order.
+FASTDIFF_INLINE void group_words(u64 even, u64 odd, const NoiseKey& key, const VectorKeys& keys, u32 w[4]) {
   u64 e1 = broadcast<u64>((uint32_t)key.draw), e2 = broadcast<u64>((uint32_t)(key.draw >> 32)), e3 = broadcast<u64>(key.stream);
   u64 o1 = e1, o2 = e2, o3 = e3;
-  philox4x32_10(even, e1, e2, e3, key0, key1);
-  philox4x32_10(odd, o1, o2, o3, key0, key1);
+  philox4x32_10(even, e1, e2, e3, keys);
+  philox4x32_10(odd, o1, o2, o3, keys);
   const u64 low = broadcast<u64>(0xFFFFFFFFu);
   w[0] = (u32)((even & low) | (odd << 32));
   w[1] = (u32)((e1 & low) | (o1 << 32));
@@ -17,10 +34,9 @@ FASTDIFF_INLINE void philox_words(u64 even, u64 odd, const NoiseKey& key, u32 w[
   w[3] = (u32)((e3 & low) | (o3 << 32));
 }
 
+// The values of one group from its words.
 template <Noise kind>
-FASTDIFF_INLINE void noise_group(u64 even, u64 odd, const NoiseKey& key, f32 z[4]) {
-  u32 w[4];
-  philox_words(even, odd, key, w);
+FASTDIFF_INLINE void group_values(const u32 w[4], f32 z[4]) {
   if constexpr (kind == Noise::normal) {
     box_muller(w[0], w[1], z[0], z[1]);
     box_muller(w[2], w[3], z[2], z[3]);
@@ -41,22 +57,27 @@ FASTDIFF_INLINE void group_counters(u64& even, u64& odd) {
 // each(element, z) for every group of kGroup elements, z its four vectors; rest(element, z) for a shorter last one.
 template <Noise kind, class Each, class Rest>
 FASTDIFF_INLINE void for_groups(const NoiseKey& key, int64_t first, int64_t blocks, const Each& each, const Rest& rest) {
+  const VectorKeys keys(key.key);
   u64 even{}, odd{};
   group_counters(even, odd);
   even += broadcast<u64>(first);
   odd += broadcast<u64>(first);
   const u64 step = broadcast<u64>(kWidth);
-  f32 z[4];
+  u32 w[kGroups][4];
+  f32 z[kGroups][4];
   int64_t element = 0;
-  for (; blocks >= kWidth; blocks -= kWidth, element += kGroup) {
-    noise_group<kind>(even, odd, key, z);
-    each(element, z);
-    even += step;
-    odd += step;
+  for (; blocks >= kGroups * kWidth; blocks -= kGroups * kWidth) {
+#pragma GCC unroll 2
+    for (int g = 0; g < kGroups; ++g, even += step, odd += step) group_words(even, odd, key, keys, w[g]);
+#pragma GCC unroll 2
+    for (int g = 0; g < kGroups; ++g) group_values<kind>(w[g], z[g]);
+#pragma GCC unroll 2
+    for (int g = 0; g < kGroups; ++g, element += kGroup) each(element, z[g]);
   }
-  if (blocks > 0) {
-    noise_group<kind>(even, odd, key, z);
-    rest(element, z);
+  for (; blocks > 0; blocks -= kWidth, element += kGroup, even += step, odd += step) {
+    group_words(even, odd, key, keys, w[0]);
+    group_values<kind>(w[0], z[0]);
+    blocks >= kWidth ? each(element, z[0]) : rest(element, z[0]);
   }
 }
 

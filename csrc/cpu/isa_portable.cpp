@@ -7,6 +7,7 @@
 #include "kernels.h"
 
 #define FASTDIFF_INLINE static inline __attribute__((always_inline))
+#define FASTDIFF_METHOD inline __attribute__((always_inline))
 #define FASTDIFF_UNROLL _Pragma("GCC unroll 10")
 #define FASTDIFF_ISA "portable"
 

@@ -8,6 +8,8 @@ typedef uint64_t u64 __attribute__((vector_size(32)));
 FASTDIFF_INLINE f32 fma(f32 a, f32 b, f32 c) { return (f32)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 FASTDIFF_INLINE f32 sqrt(f32 a) { return (f32)_mm256_sqrt_ps((__m256)a); }
 FASTDIFF_INLINE u64 mul32(u64 a, u64 b) { return (u64)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
+// By a shuffle: the shifter shares its port with the multiplier.
+FASTDIFF_INLINE u64 high32(u64 a) { return (u64)_mm256_shuffle_epi32((__m256i)a, 0xF5); }
 
 // Transpose 4x4 within each 128 bits: v_k[j] becomes v_j[k].
 FASTDIFF_INLINE void transpose4(f32& a, f32& b, f32& c, f32& d) {

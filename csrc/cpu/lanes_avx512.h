@@ -8,6 +8,8 @@ typedef uint64_t u64 __attribute__((vector_size(64)));
 FASTDIFF_INLINE f32 fma(f32 a, f32 b, f32 c) { return (f32)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 FASTDIFF_INLINE f32 sqrt(f32 a) { return (f32)_mm512_sqrt_ps((__m512)a); }
 FASTDIFF_INLINE u64 mul32(u64 a, u64 b) { return (u64)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
+// By a shuffle: the shifter shares its port with the multiplier.
+FASTDIFF_INLINE u64 high32(u64 a) { return (u64)_mm512_shuffle_epi32((__m512i)a, (_MM_PERM_ENUM)0xF5); }
 
 // Transpose 4x4 within each 128 bits: v_k[j] becomes v_j[k].
 FASTDIFF_INLINE void transpose4(f32& a, f32& b, f32& c, f32& d) {

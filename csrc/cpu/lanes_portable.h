@@ -14,6 +14,7 @@ FASTDIFF_INLINE f32 sqrt(f32 a) {
   return a;
 }
 FASTDIFF_INLINE u64 mul32(u64 a, u64 b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
+FASTDIFF_INLINE u64 high32(u64 a) { return a >> 32; }
 
 // Transpose 4x4 within each 128 bits: v_k[j] becomes v_j[k].
 FASTDIFF_INLINE void transpose4(f32& a, f32& b, f32& c, f32& d) {

@@ -15,6 +15,7 @@
 namespace fastdiff::cuda {
 
 #define FASTDIFF_INLINE __device__ __forceinline__
+#define FASTDIFF_METHOD __device__ __forceinline__
 #define FASTDIFF_UNROLL _Pragma("unroll")
 
 using f32 = float;
@@ -32,6 +33,7 @@ FASTDIFF_INLINE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c)
 FASTDIFF_INLINE double fma(double a, double b, double c) { return __fma_rn(a, b, c); }
 FASTDIFF_INLINE float sqrt(float a) { return __fsqrt_rn(a); }
 FASTDIFF_INLINE uint64_t mul32(uint64_t a, uint64_t b) { return (uint64_t)(uint32_t)a * (uint32_t)b; }
+FASTDIFF_INLINE uint64_t high32(uint64_t a) { return a >> 32; }
 
 #include "../formulas.h"
 
@@ -41,7 +43,7 @@ constexpr int kThreads = 256;
 template <Noise kind>
 FASTDIFF_INLINE void noise_block(const NoiseKey& key, uint32_t block, float z[4]) {
   uint64_t c0 = block, c1 = (uint32_t)key.draw, c2 = key.draw >> 32, c3 = key.stream;
-  philox4x32_10(c0, c1, c2, c3, (uint32_t)key.key, (uint32_t)(key.key >> 32));
+  philox4x32_10(c0, c1, c2, c3, RoundKeys{(uint32_t)key.key, (uint32_t)(key.key >> 32)});
   const uint32_t w[4] = {(uint32_t)c0, (uint32_t)c1, (uint32_t)c2, (uint32_t)c3};
   if constexpr (kind == Noise::normal) {
     box_muller(w[0], w[1], z[0], z[1]);
@@ -60,7 +62,7 @@ struct Memory {
   explicit Memory(const View& t) : data((char*)t.data()), dtype(t.dtype) {
     wide = (uintptr_t)data % (4 * t.element_size() <= 16 ? 4 * t.element_size() : 16) == 0;
   }
-  FASTDIFF_INLINE explicit operator bool() const { return data; }
+  FASTDIFF_METHOD explicit operator bool() const { return data; }
 };
 
 template <class T>
@@ -153,10 +155,10 @@ struct Shape {
 // Where a thread works.
 struct Place {
   int64_t sample, first;  // first of its four logical elements within the sample
-  FASTDIFF_INLINE explicit Place(const Shape& shape)
+  FASTDIFF_METHOD explicit Place(const Shape& shape)
       : sample(blockIdx.x / shape.blocks), first(((int64_t)(blockIdx.x % shape.blocks) * kThreads + threadIdx.x) * 4) {}
   // Offset in memory of the j-th of the four.
-  FASTDIFF_INLINE int64_t offset(const Shape& shape, int j) const {
+  FASTDIFF_METHOD int64_t offset(const Shape& shape, int j) const {
     const int64_t e = first + j;
     if (shape.channels == 1) return sample * shape.n + e;
     const int64_t spatial = shape.n / shape.channels;
