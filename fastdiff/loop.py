@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -89,22 +89,30 @@ def _loop(plan, net, latents, key, draws, guidance, condition, cfg, net_dtype, c
     fixed = _fixed_arguments(plan, key, latents.dtype, net_dtype, watched=callback is not None)
     uncond = None if cfg is None else {**condition, **cfg.uncond}
     x, net_in = _first_state(plan, tables, latents, key, draws, net_dtype)
-    step = _without_autograd(STEP.overload, latents.device) if not torch.is_grad_enabled() else STEP.overload
-    history: deque[Tensor] = deque()
-    for i, row in _progress(plan, progress):
-        operands = fixed[i]
-        F = net(net_in, tables.labels[i], **condition)
+    step, history = STEP.overload, deque[Tensor]()
+    # Below autograd where nothing needs a gradient: its bookkeeping in Python costs 20 us a call. (inference_mode would
+    # taint the tensors for guidance that differentiates; a guard object costs 1 us.)
+    autograd, exclude = _autograd_key(latents.device), torch._C._dispatch_tls_set_dispatch_key_excluded
+    outside = torch._C._dispatch_tls_is_dispatch_key_excluded(autograd)
+    inside = outside or not torch.is_grad_enabled()
+    rows = zip(plan.rows, tables.labels, tables.coef, fixed, strict=True)
+    for i, (row, label, coef, operands) in enumerate(_progress(rows, len(plan), progress)):
+        F = net(net_in, label, **condition)
         if history:
             operands = dict(zip(("H1", "H2", "H3"), history, strict=False), **operands)
-        if "b_u" in row.coef and uncond is not None:
-            operands = operands | {"F_u": net(net_in, tables.labels[i], **uncond)}
-        if "c_g" in row.coef and guidance is not None:
+        if uncond is not None and "b_u" in row.coef:
+            operands = operands | {"F_u": net(net_in, label, **uncond)}
+        if guidance is not None and "c_g" in row.coef:
             state = x if row.scale == 1 else x / row.scale
             operands = operands | {"G": guidance.gradient(state, tables.sigmas[i], **condition)}
-        if row.draw >= 0 and key is None:
+        if key is None and row.draw >= 0:
             operands = operands | {"z": draws.take(row.draw, x)}
-        y, scaled, D, eps_norm = step(x, F, tables.coef[i], **operands)
-        for _ in range(row.forget):
+        exclude(autograd, inside)
+        try:
+            y, scaled, D, eps_norm = step(x, F, coef, **operands)
+        finally:
+            exclude(autograd, outside)
+        if row.forget:
             history.pop()
         if row.keep:
             history.appendleft(x if row.keep == "x" else D)
@@ -145,24 +153,8 @@ def _first_state(plan, tables, latents, key, draws, net_dtype) -> tuple[Tensor, 
     return x, x if c_in == 1 and net_dtype == x.dtype else (x * c_in).to(net_dtype)
 
 
-def _without_autograd(op: Callable, device: torch.device) -> Callable:
-    """The op below autograd, whose bookkeeping in Python costs 20 us a call even where nothing needs a gradient.
-
-    Not inference_mode: it would taint the tensors for guidance that differentiates. Not a guard object: 1 us a call.
-    """
-    key = getattr(torch._C.DispatchKey, f"Autograd{device.type.upper()}")
-    exclude = torch._C._dispatch_tls_set_dispatch_key_excluded
-    if torch._C._dispatch_tls_is_dispatch_key_excluded(key):
-        return op
-
-    def call(*args, **kwargs):
-        exclude(key, True)
-        try:
-            return op(*args, **kwargs)
-        finally:
-            exclude(key, False)
-
-    return call
+def _autograd_key(device: torch.device) -> Any:
+    return getattr(torch._C.DispatchKey, f"Autograd{device.type.upper()}")
 
 
 class _Draws:
@@ -196,10 +188,9 @@ class _Clip:
 _clip = lru_cache(_Clip)  # one object for each pair of bounds: plans remember what was derived by which object
 
 
-def _progress(plan: Plan, progress: bool | None) -> Iterator[tuple[int, Row]]:
-    rows = enumerate(plan.rows)
+def _progress(rows: Iterable, calls: int, progress: bool | None) -> Iterable:
     if progress is False or (progress is None and not sys.stderr.isatty()):
         return rows
     from tqdm import tqdm
 
-    return iter(tqdm(rows, total=len(plan), desc="sampling", unit="call", leave=False))
+    return tqdm(rows, total=calls, desc="sampling", unit="call", leave=False)

@@ -27,7 +27,7 @@ class Row:
         order: 1 for a predictor, 2 for a corrector: guidance may weight them differently.
         draw: index of the noise drawn in this step, where coef has a c_n; -1 for none.
         keep: what joins the history after the step: "x" the state before it, "D" the denoised estimate, "" nothing.
-        forget: how many of the oldest history tensors are dropped after the step.
+        forget: whether the oldest history tensor is dropped after the step.
     """
 
     sigma: float
@@ -39,7 +39,7 @@ class Row:
     order: int = 1
     draw: int = -1
     keep: str = ""
-    forget: int = 0
+    forget: bool = False
 
 
 @dataclass(frozen=True)

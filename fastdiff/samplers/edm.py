@@ -168,7 +168,7 @@ class EDMSampler:
         predictor = self._row(schedule, net, i, t, {"c_x": 1 + length * A}, -length * B, keep="x")
         corrected = {"c_x": factor * (kappa + h * weight * A_prime), "c_h1": factor * (1 - kappa)}
         c_D = factor * -h * weight * B_prime
-        return [predictor, self._row(schedule, net, i, t_prime, corrected | churn, c_D, order=2, draw=draw, forget=1)]
+        return [predictor, self._row(schedule, net, i, t_prime, corrected | churn, c_D, order=2, draw=draw, forget=True)]
 
     def _row(self, schedule: Schedule, net: Parametrization, i: int, t: float, coef: dict[str, float], c_D: float, **extra) -> Row:
         """A row with the network's (a, b) and epsilon scaling folded in."""
