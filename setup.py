@@ -47,7 +47,7 @@ def extension():
     sources = [*HERE.glob("csrc/*.cpp"), *HERE.glob("csrc/cpu/*.cpp"), *(HERE.glob("csrc/cuda/*.cu") if cuda else [])]
     defines = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", f'-DFASTDIFF_VERSION="{version}"']
     if cuda:
-        defines += ["-DUSE_CUDA", f'-DFASTDIFF_CUDA_ARCHS="{os.environ.get("TORCH_CUDA_ARCH_LIST", "native")}"']
+        defines += ["-DUSE_CUDA", f'-DFASTDIFF_CUDA_ARCHS="{os.environ.get("TORCH_CUDA_ARCH_LIST") or "native"}"']
     common = ["-std=c++20", "-O3", "-g0", "-ffp-contract=off", "-fschedule-insns", "-fvisibility=hidden", *defines]
     compile_args = {
         "cxx": [*common, "-Wall", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized"],

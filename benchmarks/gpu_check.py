@@ -86,6 +86,7 @@ def measure(device: torch.device, n: int) -> list[dict[str, Any]]:
     import fastdiff
     from benchmarks.peers import compiled, eager_perturb, eager_step
     from fastdiff.ops import OPS, coef_row
+    from fastdiff.ops._table import Sample
 
     clock = Clock(device)
     batch = 64
@@ -104,22 +105,22 @@ def measure(device: torch.device, n: int) -> list[dict[str, Any]]:
         return eager_step(x, F, H, *scalars) + 0.5 * torch.randn_like(x)
 
     cases = {
-        ("sampler_step", "three inputs"): ((x, F, coef), {"H1": H}, 16 * n, lambda g: lambda: g(eager_step)(x, F, H, *scalars)),
+        ("sampler_step", "three inputs"): ((x, F, coef), {"H1": H}, lambda g: lambda: g(eager_step)(x, F, H, *scalars)),
         ("sampler_step", "three inputs and noise"): (
             (x, F, coef),
             {"H1": H, "key": key},
-            16 * n,
             lambda g: lambda: g(churned)(x, F, H, *scalars),
         ),
-        ("perturb", "noise"): ((x, m, s, key), {}, 8 * n, lambda g: lambda: g(eager_perturb)(x, m, s)),
-        ("normal", "noise"): ((x, key), {}, 4 * n, lambda g: lambda: g(torch.randn_like)(x)),
+        ("perturb", "noise"): ((x, m, s, key), {}, lambda g: lambda: g(eager_perturb)(x, m, s)),
+        ("normal", "noise"): ((x, key), {}, lambda g: lambda: g(torch.randn_like)(x)),
     }
     launchers: dict[str, Callable[[str], Callable]] = {"dispatcher": lambda name: OPS[name].overload}
     if device.type == "cuda":
         kernels = importlib.import_module("fastdiff.kernels")
         launchers["triton"] = lambda name: kernels.LAUNCHERS[name]
     rows = []
-    for (name, variant), (args, kwargs, moved, peer) in cases.items():
+    for (name, variant), (args, kwargs, peer) in cases.items():
+        moved = OPS[name].bytes_moved(Sample(variant, args, kwargs))
         eager = clock.seconds(peer(lambda f: f))
         compile_seconds = clock.seconds(peer(compiled))
         for backend, find in launchers.items():

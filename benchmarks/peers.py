@@ -25,6 +25,17 @@ class ConstantNet:
         return self.D
 
 
+class LinearNet(ConstantNet):
+    """D = (x + sigma)/(1 + sigma^2): a network whose samples depend on every coefficient of every step."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        sigma = torch.as_tensor(sigma, dtype=x.dtype).reshape(-1, *[1] * (x.dim() - 1))
+        return (x + sigma) / (1 + sigma**2)
+
+
 def _euler_update(x_hat: Tensor, denoised: Tensor, t_hat: Tensor, t_next: Tensor) -> tuple[Tensor, Tensor]:
     d = (x_hat - denoised.to(torch.float64)) / t_hat
     return x_hat + (t_next - t_hat) * d, d
@@ -42,7 +53,7 @@ def _churn(x: Tensor, t: Tensor, t_hat: Tensor) -> Tensor:
 @torch.no_grad()
 def compiled_edm_sampler(net, latents: Tensor, num_steps: int = 18, S_churn: float = 0.0) -> Tensor:
     """EDM's algorithm 2 with its updates under torch.compile, float64 state, device scalars."""
-    euler, heun, churn = (_compiled(f) for f in (_euler_update, _heun_update, _churn))
+    euler, heun, churn = (compiled(f) for f in (_euler_update, _heun_update, _churn))
     sigmas = torch.cat([torch.from_numpy(edm_sigmas(num_steps, 0.002, 80.0)), torch.zeros(1, dtype=torch.float64)]).to(latents.device)
     x = latents.to(torch.float64) * sigmas[0]
     gamma = min(S_churn / num_steps, 2**0.5 - 1)
@@ -96,12 +107,8 @@ def eager_perturb(x0: Tensor, mean_coef: Tensor, std: Tensor) -> Tensor:
 _COMPILED: dict[Callable, Callable] = {}
 
 
-def _compiled(function: Callable) -> Callable:
+def compiled(function: Callable) -> Callable:
+    """The function under torch.compile, compiled once for each shape."""
     if function not in _COMPILED:
         _COMPILED[function] = torch.compile(function, fullgraph=True, dynamic=False)
     return _COMPILED[function]
-
-
-def compiled(function: Callable) -> Callable:
-    """The function under torch.compile, compiled once for each shape."""
-    return _compiled(function)

@@ -8,6 +8,7 @@ import torch
 import fastdiff
 from benchmarks.peers import compiled, eager_perturb, eager_step, fused_step
 from fastdiff import ops
+from fastdiff.ops import OPS
 from fastdiff.ops.noise import NOISE_OPS
 
 COEF = {"a": 0.3, "b": 0.7, "c_x": 0.2, "c_D": 0.8, "c_h1": 0.1}
@@ -125,9 +126,36 @@ def test_perturb(compare, shape):
 
 def test_one_element(compare):
     """The cost of a call; torch.add is what the dispatcher costs at the least."""
-    x, F, _ = _operands(1)
-    row = ops.coef_row(b=1.0, c_x=0.3, c_D=0.2)
+    x, F, H = _operands(1)
+    row = ops.coef_row(**COEF)
     step = ops.OPS["sampler_step"].overload
+
+    def check():
+        torch.testing.assert_close(step(x, F, row, H1=H)[0], eager_step(x, F, H, *COEF.values()))
+
     with torch.inference_mode():
-        peers = {"torch.add": lambda: torch.add(x, F), "eager": lambda: eager_step(x, F, x, *COEF.values())}
-        compare("sampler_step, one element (aim: 4 us)", lambda: step(x, F, row), peers)
+        peers = {"torch.add": lambda: torch.add(x, F), "eager": lambda: eager_step(x, F, H, *COEF.values())}
+        compare("sampler_step, one element (aim: 4 us)", lambda: step(x, F, row), peers, check)
+
+
+@pytest.mark.parametrize("op", list(OPS.values()), ids=list(OPS))
+def test_every_op_of_the_table_against_its_reference(compare, op):
+    """The table's own sample; the case names the bytes that one call must move at the least."""
+    sample = next(s for s in op.samples("cpu", torch.float32) if s.label == "several ranges")
+
+    def first(value):
+        return value[0] if isinstance(value, tuple) else value
+
+    def check():
+        tolerance = op.tolerance[torch.float32]
+        got, expected = (first(f(*sample.args, **sample.kwargs)) for f in (op.overload, op.reference))
+        torch.testing.assert_close(got, expected, rtol=tolerance.rtol, atol=tolerance.atol)
+
+    with torch.inference_mode():
+        compare(
+            f"{op.name}, sample of the op table, {op.bytes_moved(sample) / 1e3:.0f} kB",
+            lambda: op.overload(*sample.args, **sample.kwargs),
+            {"reference": lambda: op.reference(*sample.args, **sample.kwargs)},
+            check,
+            rounds=7,
+        )

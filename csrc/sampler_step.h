@@ -62,12 +62,13 @@ std::tuple<Tensor, OptionalTensor, OptionalTensor, OptionalTensor> sampler_step(
   const Operands in{View(std::move(x)), View(std::move(F)), View(std::move(coef)), view(F_u),
       {view(G), view(H1), view(H2), view(H3), view(z)}, view(key)};
   check_state("x", in.x);
+  check(in, draw, stream);
+  check_net_dtype(net_dtype);
   Outputs to{View(new_like(in.x)), {}, {}, {}};
   if (net_dtype) to.net_in.emplace(new_like(in.x, *net_dtype));
   if (return_D) to.D.emplace(new_like(in.x));
   if (return_eps_norm)
     to.eps_norm.emplace(new_per_sample(in.x, in.x.dtype == Dtype::f64 ? ScalarType::Double : ScalarType::Float));
-  check(in, draw, stream);
   kInto(in, draw, stream, to);
   const auto tensor = [](const std::optional<View>& v) { return v ? OptionalTensor(v->tensor) : std::nullopt; };
   return {to.y.tensor, tensor(to.net_in), tensor(to.D), tensor(to.eps_norm)};

@@ -66,10 +66,15 @@ struct View {
   }
 };
 
-inline std::string dtype_name(const View& t) {
-  static constexpr const char* names[] = {"float64", "float32", "bfloat16", "float16", "int64"};
-  if (t.dtype != Dtype::other) return names[(int)t.dtype];
-  switch (t.tensor.scalar_type()) {
+inline const char* dtype_name(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Double: return "float64";
+    case ScalarType::Float: return "float32";
+    case ScalarType::BFloat16: return "bfloat16";
+    case ScalarType::Half: return "float16";
+    case ScalarType::ComplexFloat: return "complex64";
+    case ScalarType::ComplexDouble: return "complex128";
+    case ScalarType::Long: return "int64";
     case ScalarType::Int: return "int32";
     case ScalarType::Short: return "int16";
     case ScalarType::Char: return "int8";
@@ -89,7 +94,7 @@ inline std::string show_device(const View& t) { return t.cpu ? "cpu" : "cuda:" +
 
 [[noreturn]] inline void reject(const char* name, const std::string& expected, const View& got) {
   throw std::invalid_argument(std::string(name) + ": expected " + expected + ", got " + show_shape(got.sizes) + " " +
-                              dtype_name(got) + " on " + show_device(got));
+                              dtype_name(got.tensor.scalar_type()) + " on " + show_device(got));
 }
 
 inline bool same_device(const View& a, const View& b) { return a.cpu == b.cpu && (a.cpu || a.device == b.device); }
@@ -130,6 +135,14 @@ inline void check_counter(int64_t draw, int64_t stream) {
   if (draw < 0) throw std::invalid_argument("draw: expected an integer >= 0, got " + std::to_string(draw));
   if (stream < 0 || stream > 0xFFFFFFFFll)
     throw std::invalid_argument("stream: expected 0 <= stream < 2**32, got " + std::to_string(stream));
+}
+
+inline void check_net_dtype(std::optional<ScalarType> dtype) {
+  if (!dtype) return;
+  for (const auto known : {ScalarType::Double, ScalarType::Float, ScalarType::BFloat16, ScalarType::Half})
+    if (*dtype == known) return;
+  throw std::invalid_argument(
+      std::string("net_dtype: expected float64, float32, bfloat16 or float16, got ") + dtype_name(*dtype));
 }
 
 // A small tensor's memory without gaps.
@@ -203,7 +216,7 @@ inline Tensor new_like(const View& x, std::optional<ScalarType> dtype = std::nul
       x.cpu ? aoti_torch_device_type_cpu() : aoti_torch_device_type_cuda(), x.cpu ? 0 : x.device, &handle);
   STD_TORCH_CHECK(status == AOTI_TORCH_SUCCESS, "cannot allocate");
   Tensor out(handle);
-  if (x.cpu) use_huge_pages(out.data_ptr(), x.numel * (dtype ? 2 : x.element_size()));
+  if (x.cpu) use_huge_pages(out.data_ptr(), View(out).bytes());
   return out;
 }
 
@@ -227,12 +240,21 @@ class Output {
   View out_, written_;
 };
 
-// Exactly the same memory is fine (an in-place update); anything less than that would be read after it was written.
-inline void check_overlap(const char* name, const View& out, const View& in) {
-  const char *o = (const char*)out.data(), *i = (const char*)in.data();
-  if (o < i + in.bytes() && i < o + out.bytes() && !(o == i && out.bytes() == in.bytes()))
+inline bool overlaps(const View& a, const View& b) {
+  const char *p = (const char*)a.data(), *q = (const char*)b.data();
+  return p < q + b.bytes() && q < p + a.bytes();
+}
+
+// The main output may be exactly an input (an in-place update); anything less would be read after it was written.
+inline void check_in_place(const char* name, const View& out, const View& in) {
+  if (overlaps(out, in) && !(out.data() == in.data() && out.bytes() == in.bytes()))
     throw std::invalid_argument(
         std::string(name) + ": expected memory apart from the inputs' or exactly an input's, got a partial overlap");
+}
+
+inline void check_apart(const char* name, const View& out, const View& other) {
+  if (overlaps(out, other))
+    throw std::invalid_argument(std::string(name) + ": expected memory apart from every other tensor's, got an overlap");
 }
 
 }  // namespace fastdiff

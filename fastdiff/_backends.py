@@ -6,6 +6,7 @@ A failure is kept, not raised: the reference serves then, and `fastdiff.doctor()
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 
 import torch
@@ -19,6 +20,15 @@ try:
     from . import _C  # noqa: F401  (loading it registers the kernels)
 except ImportError as error:
     CPU_EXTENSION_ERROR = str(error)
+
+
+#: Ops whose CUDA key Triton has, since the extension was built without CUDA kernels.
+SERVED_BY_TRITON: set[str] = set()
+
+
+def cuda_kernels() -> bool:
+    """Whether the extension holds CUDA kernels."""
+    return has_kernel("sampler_step", "CUDA") and "sampler_step" not in SERVED_BY_TRITON
 
 
 def triton_error() -> str | None:
@@ -50,10 +60,11 @@ def _triton_out_kernel(op: Op) -> Callable:
 
 def _register_triton() -> None:
     """Triton serves the CUDA key where the extension was built without CUDA; it is imported at the first launch."""
-    if torch.version.cuda is None and torch.version.hip is None:
+    if (torch.version.cuda is None and torch.version.hip is None) or importlib.util.find_spec("triton") is None:
         return
     for op in OPS.values():
         if not has_kernel(op.name, "CUDA"):
+            SERVED_BY_TRITON.add(op.name)
             LIBRARY.impl(op.name, _triton_kernel(op), "CUDA")
             LIBRARY.impl(f"{op.name}.out", _triton_out_kernel(op), "CUDA")
 

@@ -87,17 +87,16 @@ def inspect() -> Report:
         why = "this torch is built without CUDA" if torch.version.cuda is None else "torch sees no GPU"
         missing["GPU"] = why
         devices = [f"GPU         none: {why}"]
-    elif not has_kernel("sampler_step", "CUDA"):
+    elif not _backends.cuda_kernels():
+        missing["CUDA C++ kernels"] = "the extension was built without CUDA"
         advice.append("build the CUDA kernels: set CUDA_HOME to a toolkit of torch's CUDA version and run `pip install -e .`")
-    if devices and torch.cuda.is_available() and not (_backends.CPU_EXTENSION_ERROR is None and _C.build_info()["cuda_archs"]):
-        missing["CUDA C++ kernels"] = "the extension was built without CUDA; Triton serves the GPU"
 
     serves: dict[tuple[str, str], str] = {}
     for op in OPS:
         serves[op, "cpu"] = f"C++ ({capability})" if has_kernel(op, "CPU") else "reference"
         if torch.cuda.is_available():
-            compiled = capability != "none" and bool(_C.build_info()["cuda_archs"])
-            serves[op, "cuda"] = "CUDA C++" if compiled else "Triton" if triton_error is None else "reference"
+            triton = "Triton" if op in _backends.SERVED_BY_TRITON else "reference"
+            serves[op, "cuda"] = "CUDA C++" if _backends.cuda_kernels() else triton
     if os.environ.get("TRITON_INTERPRET") == "1":
         advice.append("TRITON_INTERPRET=1 is set: Triton kernels run interpreted, hundreds of times slower")
     return Report(versions, capability, capabilities, torch.get_num_threads(), devices, serves, missing, advice)

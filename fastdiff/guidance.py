@@ -25,7 +25,7 @@ class Guidance:
 
     Args:
         gradient: called with (x, sigma, **condition), x [B, ...] the unscaled noisy sample in data units and sigma [B];
-            returns G = grad_x log r [B, ...]. Runs with gradients disabled: enable them inside where it needs them.
+            returns G = grad_x log r [B, ...]. Enable gradients inside where it needs them: the loop runs without, unless differentiable.
         weight: w at first-order calls (predictors); second_order_weight: w at correctors.
         window: (lowest, highest) sigma at which it acts; elsewhere `gradient` is not called.
     """

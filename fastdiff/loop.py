@@ -14,9 +14,10 @@ from torch import Tensor
 
 from .guidance import ClassifierFree, Guidance
 from .noise import Stream
+from .ops._checks import check_net_dtype
 from .ops.perturb import OP as PERTURB
 from .ops.sampler_step import OP as STEP
-from .plan import Plan, Row
+from .plan import Plan
 
 
 class StepInfo(NamedTuple):
@@ -50,8 +51,8 @@ def run(
 
     Args:
         plan: the table, e.g. EDMSampler().plan(parametrization).
-        net: called as net(x_in, label, **condition), x_in [B, ...] and label [B] in the network's dtype; returns the raw
-            output that the plan's parametrization says.
+        net: called as net(x_in, label, **condition), x_in [B, ...] in the network's dtype and label [B] in that or float32;
+            returns the raw output that the plan's parametrization says.
         latents: [B, ...] standard normals; their dtype (float32 or float64) is the state's.
         key: [B] int64 noise keys, for a plan that draws noise.
         noise: called instead as noise(like) once for each draw of the original program, in its order (dead draws included).
@@ -75,6 +76,11 @@ def run(
         raise ValueError(f"key: expected noise keys or a noise callable for {plan.name}, which draws noise; got neither")
     if key is not None and noise is not None:
         raise ValueError("noise: expected none beside key, got both")
+    check_net_dtype(net_dtype)
+    if clip is not None and not (isinstance(clip, tuple) and len(clip) == 2 and clip[0] <= clip[1]):
+        raise ValueError(f"clip: expected (lo, hi) with lo <= hi, got {clip!r}")
+    _check_folded(plan, "b_u", "cfg", cfg)
+    _check_folded(plan, "c_g", "guidance", guidance)
     for change in (cfg, guidance, None if clip is None else _clip(*clip)):
         plan = plan if change is None else plan.derived(change)
     with torch.set_grad_enabled(differentiable):
@@ -85,7 +91,7 @@ def run(
 
 
 def _loop(plan, net, latents, key, draws, guidance, condition, cfg, net_dtype, callback, progress) -> Tensor:
-    tables = plan.tables(latents.device, net_dtype, latents.shape[0])
+    tables = plan.tables(latents.device, net_dtype, latents.dtype, latents.shape[0])
     fixed = _fixed_arguments(plan, key, latents.dtype, net_dtype, watched=callback is not None)
     uncond = None if cfg is None else {**condition, **cfg.uncond}
     x, net_in = _first_state(plan, tables, latents, key, draws, net_dtype)
@@ -119,6 +125,7 @@ def _loop(plan, net, latents, key, draws, guidance, condition, cfg, net_dtype, c
         x, net_in = y, y if scaled is None else scaled
         if callback is not None:
             callback(StepInfo(i, len(plan), row.sigma, D, x, eps_norm))
+    draws.finish(plan.draws, x)
     return x
 
 
@@ -154,7 +161,14 @@ def _first_state(plan, tables, latents, key, draws, net_dtype) -> tuple[Tensor, 
 
 
 def _autograd_key(device: torch.device) -> Any:
-    return getattr(torch._C.DispatchKey, f"Autograd{device.type.upper()}")
+    return getattr(torch._C.DispatchKey, f"Autograd{device.type.upper()}", torch._C.DispatchKey.AutogradOther)
+
+
+def _check_folded(plan: Plan, column: str, name: str, given: object) -> None:
+    """A plan that already holds a guidance object's weights would lose its tensor, or have them folded in twice."""
+    if any(column in row.coef for row in plan.rows):
+        got = "none" if given is None else "an object that would be folded in twice"
+        raise ValueError(f"{name}: expected a plan without {name} ({column}) and the object beside it, got {plan.name} and {got}")
 
 
 class _Draws:
@@ -173,6 +187,11 @@ class _Draws:
             self.next += 1
             if self.next > index:
                 return z
+
+    def finish(self, count: int, like: Tensor) -> None:
+        """Draw what the original program would still have drawn, so that a shared generator goes on in step."""
+        if self.noise is not None and self.next < count:
+            self.take(count - 1, like)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def keys(seeds: Seeds, batch: int, *, first: int = 0, device: torch.device | str
     if not isinstance(seeds, Tensor):
         if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
             raise TypeError(f"seeds: expected ints, got {sorted({type(seed).__name__ for seed in seeds})}")
-        seeds = torch.tensor([_signed(seed) for seed in seeds], dtype=torch.int64)
+        seeds = torch.tensor([_signed(seed) for seed in seeds], dtype=torch.int64, device="cpu")
     if seeds.shape != (batch,) or seeds.dtype != torch.int64:
         raise ValueError(f"seeds: expected [{batch}] int64, got {list(seeds.shape)} {str(seeds.dtype).removeprefix('torch.')}")
     return seeds.to(device)
@@ -70,7 +70,7 @@ def randn(
 
 
 def _derived(seed: int, batch: int, first: int) -> Tensor:
-    index = torch.arange(first, first + batch, dtype=torch.int64)
+    index = torch.arange(first, first + batch, dtype=torch.int64, device="cpu")
     low, high = index & 0xFFFFFFFF, index >> 32
     zero = torch.zeros_like(index)
     key = [zero + (seed & 0xFFFFFFFF), zero + ((seed >> 32) & 0xFFFFFFFF)]

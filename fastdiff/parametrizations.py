@@ -60,7 +60,7 @@ class Denoiser(Parametrization):
         return cls(
             float(getattr(net, "sigma_min", 0.0)),
             float(getattr(net, "sigma_max", math.inf)),
-            _identity if rounding is None else lambda sigma: float(rounding(torch.tensor(sigma, dtype=torch.float64))),
+            _identity if rounding is None else lambda sigma: float(rounding(torch.tensor(sigma, dtype=torch.float64, device="cpu"))),
         )
 
 

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from .ops.coef import COLUMNS, DEFAULTS
 
+#: How many derived plans a plan remembers.
+_DERIVED_KEPT = 8
+
 
 @dataclass(frozen=True)
 class Row:
@@ -50,7 +53,7 @@ class Plan:
         name: of the sampler, for people.
         rows: one for each network call, in order.
         prior_scale, prior_noise: the first state is prior_scale*z_prior + prior_noise*z, with z drawn at prior_draw.
-        draws: how many noise tensors the original program draws; what a `noise=` callable is called for.
+        draws: how many noise tensors the original program draws, used or not: how often a `noise=` callable is called.
     """
 
     name: str
@@ -86,18 +89,23 @@ class Plan:
             values["c_in"] = 0.0 if following is None else following.c_in
             values["e_x"], values["e_D"] = 1 / (row.scale * row.sigma), -1 / row.sigma
             table.append([values.get(name, 0.0) for name in COLUMNS])
-        return torch.tensor(table, dtype=torch.float64).reshape(-1, len(COLUMNS))
+        return torch.tensor(table, dtype=torch.float64, device="cpu").reshape(-1, len(COLUMNS))
 
-    def tables(self, device: torch.device, label_dtype: torch.dtype, batch: int) -> Tables:
-        """The table on a device, cached: a second run, or the capture of a CUDA graph, copies nothing."""
-        key = (device, label_dtype, batch)
+    @torch.inference_mode(False)  # else a first run in that mode would taint the cached tables
+    def tables(self, device: torch.device, net_dtype: torch.dtype, state_dtype: torch.dtype, batch: int) -> Tables:
+        """The table on a device, cached: a second run, or the capture of a CUDA graph, copies nothing.
+
+        Labels keep float32 where the network computes in less: 999*t has no room in eight bits of mantissa.
+        """
+        key = (device, net_dtype, state_dtype, batch)
         if key not in self._tables:
-            labels = torch.tensor([row.label for row in self.rows], dtype=torch.float64)
-            sigmas = torch.tensor([row.sigma for row in self.rows], dtype=torch.float64)
+            label_dtype = torch.promote_types(net_dtype, torch.float32)
+            labels = torch.tensor([row.label for row in self.rows], dtype=torch.float64, device="cpu")
+            sigmas = torch.tensor([row.sigma for row in self.rows], dtype=torch.float64, device="cpu")
             self._tables[key] = Tables(
                 self.matrix().to(device).unbind(0),
                 labels[:, None].repeat(1, batch).to(device, label_dtype).unbind(0),
-                sigmas[:, None].repeat(1, batch).to(device, label_dtype).unbind(0),
+                sigmas[:, None].repeat(1, batch).to(device, state_dtype).unbind(0),
                 torch.full((batch,), self.prior_scale, dtype=torch.float64, device=device),
                 torch.full((batch,), self.prior_noise, dtype=torch.float64, device=device),
             )
@@ -106,6 +114,8 @@ class Plan:
     def derived(self, change: Any) -> Plan:
         """change.apply(self), made once for each object, so that its tables stay cached too."""
         if id(change) not in self._derived:
+            if len(self._derived) >= _DERIVED_KEPT:
+                self._derived.pop(next(iter(self._derived)))
             self._derived[id(change)] = (change, change.apply(self))  # kept alive: its id must stay its own
         return self._derived[id(change)][1]
 

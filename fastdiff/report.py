@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .eager import edm_sampler
+from .files import check_writable
 from .guidance import ClassifierFree
 from .images import save_grid, save_npz, to_uint8
 from .loop import run
@@ -19,6 +19,9 @@ from .models import MODELS, load_model
 from .noise import keys, randn
 from .parametrizations import Denoiser
 from .samplers import EDMSampler
+
+#: More than this is a slip of the hand.
+MOST_SAMPLES = 1_000_000
 
 
 class TimedNetwork:
@@ -60,13 +63,13 @@ def generate(
 ) -> None:  # fmt: skip
     """Generate `count` samples, write them, and print the times."""
     for name, value in (("-n", count), ("--batch", batch)):
-        if value < 1:
-            raise ValueError(f"{name}: expected an integer >= 1, got {value}")
+        if not 1 <= value <= MOST_SAMPLES:
+            raise ValueError(f"{name}: expected an integer from 1 to {MOST_SAMPLES}, got {value}")
     if steps < 2:
         raise ValueError(f"--steps: expected an integer >= 2, got {steps}")
     for path in filter(None, (out, npz)):
-        _check_writable(path)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        check_writable(path)
+    place = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     net = TimedNetwork(load_model(model, weights, place), place)
     described = MODELS[model]
     if class_index is not None and not 0 <= class_index < described.classes:
@@ -95,27 +98,33 @@ def generate(
     if npz is not None:
         save_npz(npz, images=to_uint8(samples), labels=labels.numpy())
     print(f"fastdiff  {count / total:8.1f} images/s   sampler's share {share:6.2%}   ({calls} network calls, {total:.2f} s)")
-    if compare and cfg == 1:
-        _compare(net, described.shape, one_hot, min(count, batch), place, steps, s_churn, eps_scale)
+    if compare:
+        _compare(net, described.shape, one_hot, min(count, batch), place, steps, s_churn, eps_scale, cfg)
     print(f"wrote {out}" + (f" and {npz}" if npz else ""))
 
 
-def _compare(net, shape, one_hot, size: int, place: torch.device, steps: int, s_churn: float, eps_scale: float) -> None:
+def _compare(net, shape, one_hot, size: int, place: torch.device, steps, s_churn, eps_scale, cfg) -> None:
     """The same network under the eager sampler, one batch."""
     latents = randn((size, *shape), 0, device=place)
+
+    def guided(x: Tensor, sigma: Tensor, class_labels: Tensor) -> Tensor:
+        D_uncond = net(x, sigma, class_labels=None)
+        return D_uncond + cfg * (net(x, sigma, class_labels=class_labels) - D_uncond)
+
+    denoiser = net if cfg == 1 else guided
     started = time.perf_counter()
-    edm_sampler(net, latents, num_steps=steps, S_churn=s_churn, eps_scaler=eps_scale, class_labels=one_hot[:size]).cpu()
+    edm_sampler(denoiser, latents, num_steps=steps, S_churn=s_churn, eps_scaler=eps_scale, class_labels=one_hot[:size]).cpu()
     total = time.perf_counter() - started
     share = 1 - net.seconds() / total
     print(f"eager     {size / total:8.1f} images/s   sampler's share {share:6.2%}   (one batch of {size}, float64 state, {total:.2f} s)")
     print("A fused step does not make the network faster: where the eager share is small, so is the gain.")
 
 
-def _check_writable(path: Path) -> None:
-    """Fail before the work, not after it."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: expected a file to write, got a folder")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"{path}: the folder {path.parent} cannot be written to")
+def _device(name: str) -> torch.device:
+    """The device, known to work."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device: expected one that works here, such as cpu, got {name!r} ({str(error).splitlines()[0]})") from error
+    return device

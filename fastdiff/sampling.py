@@ -48,13 +48,13 @@ def sample(
         seeds: an int for the batch, or one for each sample: a sample depends on its seed alone, not on its batch.
         sampler: an EDMSampler or a ready plan; the default is EDM's Heun with 18 steps, 35 calls.
         parametrization: what the network returns: "D" (denoised), "F" (raw EDM network), "eps", "score" or "v", or a
-            Parametrization object that also states sigma_data or the schedule.
+            Parametrization object that also states sigma_data or the schedule; a ready plan has its own.
         latents: [B, ...] standard normals to start from, instead of those of `seeds`.
         noise: for parity with other programs; see `fastdiff.run`.
         state_dtype: float32, or float64 as NVlabs/edm keeps it.
         net_dtype: dtype of the network's input; default: the state's.
         device: where to sample; default: that of the network's parameters, else of the latents, else the CPU.
-        memory_format: of the state, e.g. torch.channels_last; the samples do not depend on it.
+        memory_format: of the state, e.g. torch.channels_last, unless latents are given; the samples do not depend on it.
         guidance, cfg, clip, callback, progress, differentiable: see `fastdiff.run`.
         condition: passed to every network call, e.g. class_labels.
 
@@ -78,11 +78,12 @@ def sample(
         assert shape is not None
         if len(shape) < 1 or any(not isinstance(n, int) or n < 0 for n in shape):
             raise ValueError(f"shape: expected (B, ...) of integers >= 0, got {tuple(shape)}")
-        latents = randn(shape, seeds, dtype=state_dtype, device=device, memory_format=memory_format)
-    latents = latents.to(device, state_dtype)
-    needs_keys = plan.stochastic and noise is None
+    size = (shape if latents is None else latents.shape)[0]  # type: ignore[index]
+    key = keys(seeds, size, device=device) if latents is None or (plan.stochastic and noise is None) else None
+    if latents is None:
+        latents = randn(shape, key, dtype=state_dtype, device=device, memory_format=memory_format)  # type: ignore[arg-type]
     return run(
-        plan, net, latents, key=keys(seeds, latents.shape[0], device=device) if needs_keys else None, noise=noise,
+        plan, net, latents.to(device, state_dtype), key=key if plan.stochastic and noise is None else None, noise=noise,
         guidance=guidance, cfg=cfg, condition=condition, clip=clip, net_dtype=net_dtype, callback=callback,
         progress=progress, differentiable=differentiable,
     )  # fmt: skip

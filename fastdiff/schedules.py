@@ -139,7 +139,7 @@ def iddpm_sigmas(steps: int, sigma_min: float, sigma_max: float, C_1: float = 0.
         ValueError: no level lies in the range.
     """
     # In float32, as NVlabs/edm computes it: the levels of published models are these, 5e-6 away from the exact ones.
-    alpha_bar = ((0.5 * math.pi * torch.arange(M + 1) / M / (C_2 + 1)).sin() ** 2).numpy()
+    alpha_bar = ((0.5 * math.pi * torch.arange(M + 1, dtype=torch.float32, device="cpu") / M / (C_2 + 1)).sin() ** 2).numpy()
     u = np.zeros(M + 1)
     for j in range(M, 0, -1):
         u[j - 1] = math.sqrt((u[j] ** 2 + 1) / max(alpha_bar[j - 1] / alpha_bar[j], C_1) - 1)

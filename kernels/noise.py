@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -145,10 +146,11 @@ def _launch(kind: int, like: Tensor, key: Tensor, draw: int, stream: int, out: T
     written = output(like, layout, given=out)
     programs, tiles = grid_of(layout)
     if programs:
-        noise_kernel[(programs,)](
-            written, key.contiguous(), *counter_words(draw, stream), layout.n, layout.channels, tiles,
-            KIND=kind, LAST=layout.channels > 1, BLOCKS=BLOCKS, enable_fp_fusion=False,
-        )  # fmt: skip
+        with torch.cuda.device_of(like):  # Triton launches on the current device
+            noise_kernel[(programs,)](
+                written, key.contiguous(), *counter_words(draw, stream), layout.n, layout.channels, tiles,
+                KIND=kind, LAST=layout.channels > 1, BLOCKS=BLOCKS, enable_fp_fusion=False,
+            )  # fmt: skip
     return finish(written, like, out)
 
 

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastdiff.ops import formulas
-from fastdiff.ops._checks import check_like
+from fastdiff.ops._checks import check_like, check_memory
 from fastdiff.ops.perturb import check_perturb
 
 from .layout import arranged, finish, layout_of, output
@@ -44,15 +44,17 @@ def perturb(
     check_perturb(x0, mean_coef, std, key, draw, stream)
     for name, t in (("out", out), ("noise", noise)):
         check_like(name, t, x0)
+    check_memory({"out": out, "noise": noise}, (x0,))
     layout = layout_of(x0)
     x_t = output(x0, layout, given=out)
     z = output(x0, layout, given=noise) if return_noise or noise is not None else None
     programs, tiles = grid_of(layout)
     if programs:
-        perturb_kernel[(programs,)](
-            x_t, z, arranged(x0, layout), mean_coef.contiguous(), std.contiguous(), key.contiguous(),
-            *counter_words(draw, stream), layout.n, layout.channels, tiles,
-            COMPUTE=tl.float64 if x0.dtype == torch.float64 else tl.float32,
-            LAST=layout.channels > 1, BLOCKS=BLOCKS, enable_fp_fusion=False,
-        )  # fmt: skip
+        with torch.cuda.device_of(x0):  # Triton launches on the current device
+            perturb_kernel[(programs,)](
+                x_t, z, arranged(x0, layout), mean_coef.contiguous(), std.contiguous(), key.contiguous(),
+                *counter_words(draw, stream), layout.n, layout.channels, tiles,
+                COMPUTE=tl.float64 if x0.dtype == torch.float64 else tl.float32,
+                LAST=layout.channels > 1, BLOCKS=BLOCKS, enable_fp_fusion=False,
+            )  # fmt: skip
     return finish(x_t, x0, out), None if z is None else finish(z, x0, noise)

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastdiff.ops import formulas
-from fastdiff.ops._checks import check_like, check_per_sample
+from fastdiff.ops._checks import check_like, check_memory, check_per_sample
 from fastdiff.ops._shapes import compute_dtype
 from fastdiff.ops.coef import COLUMNS
 from fastdiff.ops.sampler_step import check_step
@@ -81,10 +81,11 @@ def sampler_step(
     net_dtype=None, return_D=False, return_eps_norm=False, *, out=None, net_in=None, D=None, eps_norm=None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """As fastdiff::sampler_step, and with `out` and the tensors after it as fastdiff::sampler_step.out."""
-    check_step(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream)
+    check_step(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream, net_dtype)
     for name, t in (("out", out), ("net_in", net_in), ("D", D)):
         check_like(name, t, x)
     check_per_sample("eps_norm", eps_norm, x)
+    check_memory({"out": out, "net_in": net_in, "D": D}, (x, F, F_u, G, H1, H2, H3, z))
     layout = layout_of(x)
     y = output(x, layout, given=out)
     scaled = output(x, layout, net_dtype, net_in) if net_dtype is not None or net_in is not None else None
@@ -95,13 +96,14 @@ def sampler_step(
         partial = x.new_zeros(layout.batch, max(tiles, 1), dtype=torch.float64)
     if programs:
         operands = (arranged(t, layout) for t in (F_u, G, H1, H2, H3, z))
-        step_kernel[(programs,)](
-            y, scaled, denoised_out, partial, arranged(x, layout), arranged(F, layout), coef.contiguous(), *operands,
-            None if key is None else key.contiguous(), *counter_words(draw, stream), layout.n, layout.channels, tiles,
-            PER_SAMPLE=coef.dim() == 2, COMPUTE=tl.float64 if x.dtype == torch.float64 else tl.float32,
-            # Without noise the order of a sample's elements does not matter, and memory order is the fast one.
-            LAST=layout.channels > 1 and key is not None, BLOCKS=BLOCKS, enable_fp_fusion=False,
-        )  # fmt: skip
+        with torch.cuda.device_of(x):  # Triton launches on the current device
+            step_kernel[(programs,)](
+                y, scaled, denoised_out, partial, arranged(x, layout), arranged(F, layout), coef.contiguous(), *operands,
+                None if key is None else key.contiguous(), *counter_words(draw, stream), layout.n, layout.channels, tiles,
+                PER_SAMPLE=coef.dim() == 2, COMPUTE=tl.float64 if x.dtype == torch.float64 else tl.float32,
+                # Without noise the order of a sample's elements does not matter, and memory order is the fast one.
+                LAST=layout.channels > 1 and key is not None, BLOCKS=BLOCKS, enable_fp_fusion=False,
+            )  # fmt: skip
     norm = None
     if partial is not None:
         norm = partial.sum(1).sqrt().to(compute_dtype(x))

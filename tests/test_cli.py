@@ -63,9 +63,9 @@ def test_one_class_with_classifier_free_guidance_and_epsilon_scaling(tmp_path, c
     ("arguments", "message"),
     [
         (["--model", "nope"], "model: expected one of digits, got 'nope'"),
-        (["-n", "0"], "-n: expected an integer >= 1, got 0"),
+        (["-n", "0"], "-n: expected an integer from 1 to 1000000, got 0"),
         (["-n", "some"], "'some' is not a valid integer"),
-        (["--batch", "0"], "--batch: expected an integer >= 1"),
+        (["--batch", "0"], "--batch: expected an integer from 1"),
         (["--steps", "1"], "--steps: expected an integer >= 2"),
         (["--class", "10"], "--class: expected 0 .. 9, got 10"),
         (["--out", "/no/such/folder/x.png"], "the folder /no/such/folder does not exist"),
@@ -73,6 +73,9 @@ def test_one_class_with_classifier_free_guidance_and_epsilon_scaling(tmp_path, c
         (["--weights", "/no/such/file"], "weights: no such file: /no/such/file"),
         (["--bogus"], "No such option"),
         (["--eps-scale", "0"], "EpsilonScaling: expected"),
+        (["--device", "foo"], "--device: expected one that works here, such as cpu, got 'foo'"),
+        (["--device", "meta"], "--device: expected one that works here"),
+        (["-n", "100000000000000"], "-n: expected an integer from 1 to 1000000"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
@@ -150,6 +153,18 @@ def test_doctor(capsys):
     assert code == 0
     for word in ("torch", "threads", "sampler_step", "what to do"):
         assert word in out
+
+
+def test_special_files_are_not_replaced(tmp_path, capsys):
+    import os
+    import stat
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    code, _, err = run(capsys, "sample", "-n", "1", "--steps", "2", "--out", str(pipe))
+    assert code == 2
+    assert "expected a regular file to write" in err
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
 def test_module_entry_point():

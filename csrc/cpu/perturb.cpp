@@ -52,8 +52,11 @@ void perturb_into(const PerturbOperands& in, int64_t draw, int64_t stream, const
   Output y(out, layout);
   std::optional<Output> z;
   if (noise) z.emplace(*noise, layout);
-  check_overlap("out", y.view(), x);
-  if (z) check_overlap("noise", z->view(), x);
+  check_in_place("out", y.view(), x);
+  if (z) {
+    check_apart("noise", z->view(), x);
+    check_apart("noise", z->view(), y.view());
+  }
   const Perturb p{Input(x), PerSample(m), PerSample(s), (const int64_t*)keys.data(), draw, stream, Sink(y.view()),
       z ? Sink(z->view()) : Sink()};
   x.dtype == Dtype::f64 ? run<double>(p, layout) : run<float>(p, layout);

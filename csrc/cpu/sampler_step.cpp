@@ -86,13 +86,16 @@ void step_into(const Operands& in, int64_t draw, int64_t stream, const Outputs& 
   if (out.net_in) net_in.emplace(*out.net_in, layout);
   if (out.D) D.emplace(*out.D, layout);
 
+  if (net_in) check_apart("net_in", net_in->view(), y.view());
+  if (D) check_apart("D", D->view(), y.view());
+  if (D && net_in) check_apart("D", D->view(), net_in->view());
   std::optional<View> copies[3 + kMaxTerms];  // what the step points into
   int used = 0;
   const auto input = [&](const View& t) {
     const View& dense = has_layout(t, layout) ? t : copies[used++].emplace(with_layout(t, layout));
-    check_overlap("out", y.view(), dense);
-    if (net_in) check_overlap("net_in", net_in->view(), dense);
-    if (D) check_overlap("D", D->view(), dense);
+    check_in_place("out", y.view(), dense);
+    if (net_in) check_apart("net_in", net_in->view(), dense);
+    if (D) check_apart("D", D->view(), dense);
     return Input(dense);
   };
   Step step;

@@ -27,8 +27,11 @@ void perturb_into(const PerturbOperands& in, int64_t draw, int64_t stream, const
   Output y(out, layout);
   std::optional<Output> z;
   if (noise) z.emplace(*noise, layout);
-  check_overlap("out", y.view(), x);
-  if (z) check_overlap("noise", z->view(), x);
+  check_in_place("out", y.view(), x);
+  if (z) {
+    check_apart("noise", z->view(), x);
+    check_apart("noise", z->view(), y.view());
+  }
   const Memory x_memory(x), y_memory(y.view()), z_memory = z ? Memory(z->view()) : Memory();
   const Shape shape(layout, x_memory.wide && y_memory.wide && (!z || z_memory.wide));
   const auto kernel = x.dtype == Dtype::f64 ? perturb_kernel<double> : perturb_kernel<float>;

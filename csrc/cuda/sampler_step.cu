@@ -99,13 +99,16 @@ void step_into(const Operands& in, int64_t draw, int64_t stream, const Outputs& 
   if (out.D) D.emplace(*out.D, layout);
 
   bool wide = true;
+  if (net_in) check_apart("net_in", net_in->view(), y.view());
+  if (D) check_apart("D", D->view(), y.view());
+  if (D && net_in) check_apart("D", D->view(), net_in->view());
   std::optional<View> copies[3 + kMaxTerms];
   int used = 0;
   const auto input = [&](const View& t) {
     const View& laid = has_layout(t, layout) ? t : copies[used++].emplace(with_layout(t, layout));
-    check_overlap("out", y.view(), laid);
-    if (net_in) check_overlap("net_in", net_in->view(), laid);
-    if (D) check_overlap("D", D->view(), laid);
+    check_in_place("out", y.view(), laid);
+    if (net_in) check_apart("net_in", net_in->view(), laid);
+    if (D) check_apart("D", D->view(), laid);
     const Memory memory(laid);
     wide = wide && memory.wide;
     return memory;

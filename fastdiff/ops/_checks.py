@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -48,6 +50,36 @@ def check_counter(draw: int, stream: int) -> None:
         raise ValueError(f"draw: expected an integer >= 0, got {draw}")
     if not 0 <= stream < 2**32:
         raise ValueError(f"stream: expected 0 <= stream < 2**32, got {stream}")
+
+
+def check_net_dtype(dtype: torch.dtype | None) -> None:
+    """net_dtype: a floating dtype that the kernels write."""
+    if dtype is not None and dtype not in FLOATING:
+        raise ValueError(f"net_dtype: expected float64, float32, bfloat16 or float16, got {str(dtype).removeprefix('torch.')}")
+
+
+def check_memory(targets: dict[str, Tensor | None], inputs: Iterable[Tensor | None]) -> None:
+    """Where outputs are written: the first may be exactly an input, the others must be apart from every other tensor."""
+    given = [(name, t) for name, t in targets.items() if t is not None]
+    others = [t for t in inputs if t is not None]
+    for position, (name, out) in enumerate(given):
+        for t in others:
+            same = out.data_ptr() == t.data_ptr() and out.stride() == t.stride() and out.dtype == t.dtype
+            if _overlap(out, t) and not (position == 0 and same):
+                what = "or exactly an input's, got a partial overlap" if position == 0 else "got an overlap"
+                apart = "the inputs'" if position == 0 else "every other tensor's,"
+                raise ValueError(f"{name}: expected memory apart from {apart} {what}")
+        others.append(out)
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    if not a.numel() or not b.numel():
+        return False
+    spans = []
+    for t in (a, b):
+        last = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
+        spans.append((t.data_ptr(), t.data_ptr() + (last + 1) * t.element_size()))
+    return spans[0][0] < spans[1][1] and spans[1][0] < spans[0][1]
 
 
 def check_no_dual(*tensors: Tensor | None) -> None:

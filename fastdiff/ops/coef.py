@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-#: Column names in memory order (csrc/cpu/kernels.h and kernels/sampler_step.py read them by this position).
+#: Column names in memory order (csrc/coef.h and kernels/sampler_step.py read them by this position).
 COLUMNS = ("a", "b", "b_u", "lo", "hi", "c_x", "c_D", "c_g", "c_h1", "c_h2", "c_h3", "c_n", "c_in", "e_x", "e_D", "spare")
 DEFAULTS = {"lo": -math.inf, "hi": math.inf}
 
@@ -24,4 +24,4 @@ def coef_row(**values: float) -> Tensor:
     unknown = set(values) - set(COLUMNS)
     if unknown:
         raise ValueError(f"coef_row: expected names among {', '.join(COLUMNS)}, got {', '.join(sorted(unknown))}")
-    return torch.tensor([values.get(name, DEFAULTS.get(name, 0.0)) for name in COLUMNS], dtype=torch.float64)
+    return torch.tensor([values.get(name, DEFAULTS.get(name, 0.0)) for name in COLUMNS], dtype=torch.float64, device="cpu")

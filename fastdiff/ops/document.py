@@ -24,7 +24,7 @@ def page() -> str:
     for op in OPS.values():
         lines += [f"## {op.name}", "", f"    {op.equation}", "", f"Source: {op.source}.", ""]
         lines += ["```", f"{op.name}({op.args}) -> {op.returns}", f"{op.name}.out({op.out_args}) -> ()", "```", ""]
-        lines += [f"Gradients: {'to every tensor, twice differentiable' if op.backward else 'none (noise)'}.", ""]
+        lines += [f"Gradients: {'to every floating input, twice differentiable' if op.backward else 'none (noise)'}.", ""]
         lines += ["| dtype of the state | rtol | atol | why |", "| --- | --- | --- | --- |"]
         for dtype, tolerance in op.tolerance.items():
             lines.append(f"| {str(dtype)[6:]} | {tolerance.rtol:.1e} | {tolerance.atol:.1e} | {tolerance.reason} |")

@@ -162,6 +162,7 @@ def perturb(
 
     Source: Song et al. 2021 (arXiv:2011.13456), eq. 29.
     """
+    check_state("x0", x0)
     mean_coef, std = _per_sample(mean_coef, x0), _per_sample(std, x0)
     check_no_dual(x0, mean_coef, std)
     if out is None:

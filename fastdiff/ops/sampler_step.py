@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import FLOATING, check_coef, check_counter, check_key, check_like, check_no_dual, check_per_sample, check_state
+from ._checks import check_coef, check_counter, check_key, check_like, check_net_dtype, check_no_dual, check_per_sample, check_state
 from ._samples import keys, laid_out, randn, states
 from ._shapes import column, compute_dtype, sum_per_sample
 from ._table import Op, Sample, Tolerance, register
@@ -43,7 +43,7 @@ def _columns(coef: Tensor, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     return {name: coef[..., i].to(dtype).reshape(shape) for i, name in enumerate(COLUMNS)}
 
 
-def check_step(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream) -> None:
+def check_step(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream, net_dtype=None) -> None:
     """Validate the inputs of a step."""
     check_state("x", x)
     check_like("F", F, x)
@@ -54,6 +54,7 @@ def check_step(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream) -> None:
     if key is not None and z is not None:
         raise ValueError("key: expected none beside z, got both")
     check_counter(draw, stream)
+    check_net_dtype(net_dtype)
 
 
 def reference(
@@ -61,7 +62,7 @@ def reference(
     net_dtype=None, return_D=False, return_eps_norm=False,
 ):  # fmt: skip
     """(y, net_in, D, eps_norm), computed in float64 for a float64 state and in float32 otherwise."""
-    check_step(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream)
+    check_step(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream, net_dtype)
     dtype = compute_dtype(x)
     state_dtype = x.dtype
     x, F, F_u, G, H1, H2, H3, z = (None if t is None else t.to(dtype) for t in (x, F, F_u, G, H1, H2, H3, z))
@@ -202,6 +203,8 @@ def _errors(device) -> Iterator[Sample]:
     yield Sample("short key", (x, F, coef), {"key": key[:1]})
     yield Sample("z and key", (x, F, coef), {"z": x, "key": key})
     yield Sample("negative draw", (x, F, coef), {"draw": -1})
+    yield Sample("integer network", (x, F, coef), {"net_dtype": torch.int32})
+    yield Sample("complex state", (x.to(torch.complex64), F, coef))
 
 
 def _bytes_moved(sample: Sample) -> int:
@@ -283,8 +286,7 @@ def sampler_step(
     """
     if len(history) > 3:
         raise ValueError(f"history: expected at most 3 tensors, got {len(history)}")
-    if net_dtype is not None and net_dtype not in FLOATING:
-        raise ValueError(f"net_dtype: expected float64, float32, bfloat16 or float16, got {net_dtype}")
+    check_net_dtype(net_dtype)
     H = [*history, None, None, None][:3]
     check_no_dual(x, F, coef, F_u, G, *H, z)
     operands = (x, F, coef, F_u, G, *H, z, key, draw, stream)

@@ -22,7 +22,7 @@ def backend(name: str, op: Op) -> tuple[Callable, str]:
         need("cpu", has_kernel(op.name, "CPU"), f"extension: {fastdiff.CPU_EXTENSION_ERROR}")
         return op.overload, "cpu"
     if name == "cuda":
-        compiled = fastdiff.CPU_EXTENSION_ERROR is None and bool(importlib.import_module("fastdiff._C").build_info()["cuda_archs"])
+        compiled = importlib.import_module("fastdiff._backends").cuda_kernels()
         need("cuda", GPU and compiled, "no GPU" if not GPU else "the extension was built without CUDA")
         return op.overload, "cuda"
     error = importlib.import_module("fastdiff._backends").triton_error()

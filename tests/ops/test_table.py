@@ -117,6 +117,24 @@ def test_out_may_be_an_input_but_must_not_overlap_one(name):
     shifted = memory[1:].view(state.shape)
     with pytest.raises(ValueError, match="partial overlap"):
         op.out_overload(memory[:-1].view(state.shape), *sample.args[1:], **kwargs, out=shifted)
+    launch, device = backend("triton", op)
+    if device == "cpu":
+        with pytest.raises(ValueError, match="partial overlap"):
+            launch(memory[:-1].view(state.shape), *sample.args[1:], **kwargs, out=shifted)
+
+
+@pytest.mark.parametrize("name", ["cpu", "triton"])
+@pytest.mark.parametrize("output", ["net_in", "D"])
+def test_further_outputs_must_be_apart_from_everything(output, name):
+    op = OPS["sampler_step"]
+    call, device = backend(name, op)
+    x, F, coef = _sample(op, torch.float32, 4, device).args
+    if name == "cpu":
+        call = op.out_overload
+    for taken in ("x", "H1", "out"):
+        tensors = {"x": x.clone(), "H1": torch.zeros_like(x), "out": torch.empty_like(x)}
+        with pytest.raises(ValueError, match=f"{output}: expected memory apart from every other tensor's, got an overlap"):
+            call(tensors["x"], F, coef, H1=tensors["H1"], out=tensors["out"], **{output: tensors[taken]})
 
 
 @pytest.mark.slow

@@ -78,9 +78,11 @@ def test_noise_callable_is_asked_once_for_each_original_draw_in_order(net, laten
         asked.append(like.shape)
         return torch.full_like(like, float(len(asked)))
 
-    plan = EDMSampler(steps=8, S_churn=40, S_min=0.05, S_max=50).plan(Denoiser())
-    fastdiff.run(plan, net, latents, noise=noise)
-    assert 0 < len(asked) <= plan.draws == 8
+    for churn in (40, 0):  # upstream draws at every step, used or not
+        asked.clear()
+        plan = EDMSampler(steps=8, S_churn=churn, S_min=0.05, S_max=50).plan(Denoiser())
+        fastdiff.run(plan, net, latents, noise=noise)
+        assert len(asked) == plan.draws == 8
 
 
 def test_keys_and_callable_agree(net, latents):
@@ -264,6 +266,61 @@ def test_loop_errors(net, latents):
         fastdiff.run(plan, net, latents.half(), key=fastdiff.keys(0, 4))
     with pytest.raises(ValueError, match=r"F: expected \[4, 3, 4, 4\] floating on cpu, got \[4, 1, 4, 4\]"):
         fastdiff.run(plan, lambda x, s: x[:, :1], latents, key=fastdiff.keys(0, 4))
+
+
+@pytest.mark.parametrize("clip", [(1, -1), (float("nan"), 1.0), 1.0, (0, 1, 2)])
+def test_bad_clip(net, latents, clip):
+    with pytest.raises(ValueError, match=r"clip: expected \(lo, hi\) with lo <= hi"):
+        fastdiff.run(EDMSampler(steps=2).plan(Denoiser()), net, latents, clip=clip)
+
+
+def test_bad_network_dtype(net, latents):
+    with pytest.raises(ValueError, match="net_dtype: expected float64, float32, bfloat16 or float16, got int32"):
+        fastdiff.run(EDMSampler(steps=2).plan(Denoiser()), net, latents, net_dtype=torch.int32)
+
+
+def test_a_plan_with_guidance_folded_in_is_not_run_without_it(net, latents):
+    plan = EDMSampler(steps=3).plan(Denoiser())
+    for name, change in (("cfg", ClassifierFree(3.0)), ("guidance", Guidance(lambda x, sigma: x, 1.0))):
+        for given in ({}, {name: change}):
+            with pytest.raises(ValueError, match=f"{name}: expected a plan without {name}"):
+                fastdiff.run(change.apply(plan), net, latents, **given)
+
+
+def test_a_first_run_in_inference_mode_does_not_spoil_later_gradients(net, latents):
+    plan = EDMSampler(steps=3).plan(Denoiser())
+    with torch.inference_mode():
+        fastdiff.run(plan, net, latents)
+    start = latents.clone().requires_grad_()
+    fastdiff.run(plan, net, start, differentiable=True).sum().backward()
+    assert torch.isfinite(start.grad).all()
+
+
+def test_labels_keep_float32_for_a_bfloat16_network(latents):
+    labels = []
+
+    def net(x, label):
+        labels.append(label)
+        return x
+
+    plan = EDMSampler(steps=3).plan(fastdiff.Epsilon())
+    fastdiff.run(plan, net, latents, net_dtype=torch.bfloat16)
+    assert {label.dtype for label in labels} == {torch.float32}
+    assert float(labels[0][0]) == pytest.approx(plan.rows[0].label, rel=1e-6)
+
+
+def test_a_generator_gives_the_keys_of_prior_and_steps_once(net):
+    sampler = EDMSampler(steps=3, S_churn=10)
+    seeded = fastdiff.sample(net, (3, 48), seeds=torch.Generator().manual_seed(5), sampler=sampler)
+    key = fastdiff.keys(torch.Generator().manual_seed(5), 3)
+    assert torch.equal(seeded, fastdiff.sample(net, (3, 48), seeds=key, sampler=sampler))
+
+
+def test_a_plan_remembers_a_bounded_number_of_derived_plans(net, latents):
+    plan = EDMSampler(steps=2).plan(Denoiser())
+    for _ in range(20):
+        fastdiff.run(plan, lambda x, s, class_labels=None: 0 * x, latents, cfg=ClassifierFree(2.0))
+    assert len(plan._derived) <= 8
 
 
 def test_seeds():
