@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -178,18 +179,16 @@ class TestStatistics:
     """Fixed seeds; the bounds are quantiles that a right generator exceeds less than once in 10^6 tests."""
 
     n = 2_000_000
+    z = staticmethod(lru_cache(lambda: fastdiff.randn((8, TestStatistics.n // 8), seeds=2024).double()))
 
-    @pytest.fixture(scope="class")
-    def z(self):
-        return fastdiff.randn((8, self.n // 8), seeds=2024).double()
-
-    def test_moments(self, z):
+    def test_moments(self):
+        z = self.z()
         n = z.numel()
         for power, expected, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
             assert abs(float((z**power).mean()) - expected) < 5 * (variance / n) ** 0.5, power
 
-    def test_kolmogorov_smirnov(self, z):
-        assert stats.kstest(z.flatten().numpy()[:1_000_000], "norm").pvalue > 1e-6
+    def test_kolmogorov_smirnov(self):
+        assert stats.kstest(self.z().flatten().numpy()[:1_000_000], "norm").pvalue > 1e-6
         u = fastdiff.uniform(torch.empty(4, 100_000), fastdiff.keys(1, 4)).flatten().numpy()
         assert stats.kstest(u, "uniform").pvalue > 1e-6
 
@@ -213,7 +212,8 @@ class TestStatistics:
         assert abs(float(r.mean())) < 5 / self.n**0.5
 
     @pytest.mark.parametrize("lag", [1, 2, 3, 4, 5, 64])
-    def test_neighbouring_elements_are_independent(self, z, lag):
+    def test_neighbouring_elements_are_independent(self, lag):
+        z = self.z()
         for f in (lambda x: x, torch.abs, torch.square):
             x = f(z) - f(z).mean()
             correlation = (x[:, lag:] * x[:, :-lag]).mean() / x.square().mean()
