@@ -16,9 +16,9 @@ demo: $(VENV)/.installed
 	$(BIN)/fastdiff sample --model digits -n 100 --seed 0 --out samples.png
 	@echo "The picture is at $(CURDIR)/samples.png"
 
-## All tests: the reference backend alone, then everything with the compiled kernels required.
+## All tests: first the reference backend alone, then everything with the compiled kernels required.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -n 2 tests/ops/test_table.py -k "reference"
+	FASTDIFF_EXTENSION=0 $(BIN)/python -m pytest -q -n 2 tests/ops tests/samplers -m "not slow" -k "not triton"
 	FASTDIFF_REQUIRE=cpu $(BIN)/python -m pytest -q -n 2
 
 ## Every comparison with its peers, as a table; BENCH="--benchmark-json=out.json" for JSON.

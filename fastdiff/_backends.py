@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable
 
 import torch
@@ -16,10 +17,13 @@ from .ops._table import LIBRARY, Op
 
 #: Why the compiled extension did not load, or None.
 CPU_EXTENSION_ERROR: str | None = None
-try:
-    from . import _C  # noqa: F401  (loading it registers the kernels)
-except ImportError as error:
-    CPU_EXTENSION_ERROR = str(error)
+if os.environ.get("FASTDIFF_EXTENSION") == "0":
+    CPU_EXTENSION_ERROR = "switched off by FASTDIFF_EXTENSION=0"
+else:
+    try:
+        from . import _C  # noqa: F401  (loading it registers the kernels)
+    except ImportError as error:
+        CPU_EXTENSION_ERROR = str(error)
 
 
 #: Ops whose CUDA key Triton has, since the extension was built without CUDA kernels.

@@ -70,7 +70,11 @@ def inspect() -> Report:
             advice.append(f"the extension is of version {info['version']}: build again with `pip install -e .`")
     else:
         missing["C++ kernels"] = _backends.CPU_EXTENSION_ERROR
-        advice.append("build the C++ kernels: `pip install -e .` in the source tree with a C++20 compiler (unset FASTDIFF_BUILD)")
+        advice.append(
+            "unset FASTDIFF_EXTENSION"
+            if "FASTDIFF_EXTENSION" in missing["C++ kernels"]
+            else "build the C++ kernels: `pip install -e .` in the source tree with a C++20 compiler (unset FASTDIFF_BUILD)"
+        )
 
     triton_error = _backends.triton_error()
     if triton_error is None:

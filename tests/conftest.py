@@ -35,7 +35,11 @@ def need(backend: str, available: bool, why: str) -> None:
 @pytest.fixture
 def capability():
     """Force a CPU instruction set; restored afterwards."""
-    _C = pytest.importorskip("fastdiff._C")
+    import fastdiff
+
+    need("cpu", fastdiff.CPU_EXTENSION_ERROR is None, str(fastdiff.CPU_EXTENSION_ERROR))
+    from fastdiff import _C
+
     yield _C.set_cpu_capability
     _C.set_cpu_capability("")
 
