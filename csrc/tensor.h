@@ -257,4 +257,37 @@ inline void check_apart(const char* name, const View& out, const View& other) {
     throw std::invalid_argument(std::string(name) + ": expected memory apart from every other tensor's, got an overlap");
 }
 
+// The outputs of one kernel. The first may be an input's memory exactly; the others are apart from every other tensor.
+class OutputSet {
+ public:
+  explicit OutputSet(const Layout& layout) : layout_(layout) {}
+
+  // The tensor that the kernel writes; valid until finish().
+  const View& add(const char* name, const View& out) {
+    Entry& entry = entries_[count_].emplace(name, Output(out, layout_));
+    for (int i = 0; i < count_; ++i) check_apart(name, entry.output.view(), entries_[i]->output.view());
+    ++count_;
+    return entry.output.view();
+  }
+
+  void check_against(const View& in) const {
+    check_in_place(entries_[0]->name, entries_[0]->output.view(), in);
+    for (int i = 1; i < count_; ++i) check_apart(entries_[i]->name, entries_[i]->output.view(), in);
+  }
+
+  void finish() {
+    for (int i = 0; i < count_; ++i) entries_[i]->output.finish();
+  }
+
+ private:
+  struct Entry {
+    const char* name;
+    Output output;
+    Entry(const char* name, Output output) : name(name), output(std::move(output)) {}
+  };
+  Layout layout_;
+  std::optional<Entry> entries_[3];
+  int count_ = 0;
+};
+
 }  // namespace fastdiff

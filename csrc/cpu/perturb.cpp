@@ -49,19 +49,12 @@ void run(const Perturb& p, const Layout& layout) {
 void perturb_into(const PerturbOperands& in, int64_t draw, int64_t stream, const View& out, const std::optional<View>& noise) {
   const Layout layout = layout_of(in.x0);
   const View x = with_layout(in.x0, layout), m = dense(in.mean_coef), s = dense(in.std), keys = dense(in.key);
-  Output y(out, layout);
-  std::optional<Output> z;
-  if (noise) z.emplace(*noise, layout);
-  check_in_place("out", y.view(), x);
-  if (z) {
-    check_apart("noise", z->view(), x);
-    check_apart("noise", z->view(), y.view());
-  }
-  const Perturb p{Input(x), PerSample(m), PerSample(s), (const int64_t*)keys.data(), draw, stream, Sink(y.view()),
-      z ? Sink(z->view()) : Sink()};
+  OutputSet outputs(layout);
+  const Sink y(outputs.add("out", out)), z = noise ? Sink(outputs.add("noise", *noise)) : Sink();
+  outputs.check_against(x);
+  const Perturb p{Input(x), PerSample(m), PerSample(s), (const int64_t*)keys.data(), draw, stream, y, z};
   x.dtype == Dtype::f64 ? run<double>(p, layout) : run<float>(p, layout);
-  y.finish();
-  if (z) z->finish();
+  outputs.finish();
 }
 
 }  // namespace

@@ -81,24 +81,19 @@ void run(const Step& step, Layout layout) {
 
 void step_into(const Operands& in, int64_t draw, int64_t stream, const Outputs& out) {
   const Layout layout = layout_of(in.x);
-  Output y(out.y, layout);
-  std::optional<Output> net_in, D;
-  if (out.net_in) net_in.emplace(*out.net_in, layout);
-  if (out.D) D.emplace(*out.D, layout);
+  OutputSet outputs(layout);
+  Step step;
+  step.y = Sink(outputs.add("out", out.y));
+  if (out.net_in) step.net_in = Sink(outputs.add("net_in", *out.net_in));
+  if (out.D) step.D = Sink(outputs.add("D", *out.D));
 
-  if (net_in) check_apart("net_in", net_in->view(), y.view());
-  if (D) check_apart("D", D->view(), y.view());
-  if (D && net_in) check_apart("D", D->view(), net_in->view());
   std::optional<View> copies[3 + kMaxTerms];  // what the step points into
   int used = 0;
   const auto input = [&](const View& t) {
     const View& dense = has_layout(t, layout) ? t : copies[used++].emplace(with_layout(t, layout));
-    check_in_place("out", y.view(), dense);
-    if (net_in) check_apart("net_in", net_in->view(), dense);
-    if (D) check_apart("D", D->view(), dense);
+    outputs.check_against(dense);
     return Input(dense);
   };
-  Step step;
   step.x = input(in.x);
   step.F = input(in.F);
   if (in.F_u) step.F_u = input(*in.F_u);
@@ -113,18 +108,13 @@ void step_into(const Operands& in, int64_t draw, int64_t stream, const Outputs& 
   step.stream = stream;
   step.coef = (const double*)coef.data();
   step.coef_per_sample = coef.dim() == 2;
-  step.y = Sink(y.view());
-  if (net_in) step.net_in = Sink(net_in->view());
-  if (D) step.D = Sink(D->view());
   const int64_t ranges = (layout.n + range_length(layout) - 1) / range_length(layout);
   std::vector<double> sums(out.eps_norm ? layout.batch * ranges : 0);
   step.eps_sum = sums.empty() ? nullptr : sums.data();
 
   in.x.dtype == Dtype::f64 ? run<double>(step, layout) : run<float>(step, layout);
 
-  y.finish();
-  if (net_in) net_in->finish();
-  if (D) D->finish();
+  outputs.finish();
   if (!out.eps_norm) return;
   Output norm(*out.eps_norm, Layout{layout.batch, 1});
   for (int64_t b = 0; b < layout.batch; ++b) {

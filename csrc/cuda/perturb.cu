@@ -24,22 +24,16 @@ __global__ void __launch_bounds__(kThreads) perturb_kernel(Memory x0, PerSample 
 void perturb_into(const PerturbOperands& in, int64_t draw, int64_t stream, const View& out, const std::optional<View>& noise) {
   const Layout layout = layout_of(in.x0);
   const View x = with_layout(in.x0, layout), m = dense(in.mean_coef), s = dense(in.std), keys = dense(in.key);
-  Output y(out, layout);
-  std::optional<Output> z;
-  if (noise) z.emplace(*noise, layout);
-  check_in_place("out", y.view(), x);
-  if (z) {
-    check_apart("noise", z->view(), x);
-    check_apart("noise", z->view(), y.view());
-  }
-  const Memory x_memory(x), y_memory(y.view()), z_memory = z ? Memory(z->view()) : Memory();
-  const Shape shape(layout, x_memory.wide && y_memory.wide && (!z || z_memory.wide));
+  OutputSet outputs(layout);
+  const Memory x_memory(x), y_memory(outputs.add("out", out)),
+      z_memory = noise ? Memory(outputs.add("noise", *noise)) : Memory();
+  outputs.check_against(x);
+  const Shape shape(layout, x_memory.wide && y_memory.wide && (!noise || z_memory.wide));
   const auto kernel = x.dtype == Dtype::f64 ? perturb_kernel<double> : perturb_kernel<float>;
   const Launch launch(x);
   launch(kernel, layout.batch * shape.blocks, x_memory, PerSample(m), PerSample(s), (const int64_t*)keys.data(), draw,
       (uint32_t)stream, y_memory, z_memory, shape);
-  y.finish();
-  if (z) z->finish();
+  outputs.finish();
 }
 
 }  // namespace

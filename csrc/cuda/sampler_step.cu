@@ -93,22 +93,14 @@ __global__ void __launch_bounds__(kThreads) norm_kernel(const double* partial, i
 
 void step_into(const Operands& in, int64_t draw, int64_t stream, const Outputs& out) {
   const Layout layout = layout_of(in.x);
-  Output y(out.y, layout);
-  std::optional<Output> net_in, D;
-  if (out.net_in) net_in.emplace(*out.net_in, layout);
-  if (out.D) D.emplace(*out.D, layout);
+  OutputSet outputs(layout);
 
   bool wide = true;
-  if (net_in) check_apart("net_in", net_in->view(), y.view());
-  if (D) check_apart("D", D->view(), y.view());
-  if (D && net_in) check_apart("D", D->view(), net_in->view());
   std::optional<View> copies[3 + kMaxTerms];
   int used = 0;
   const auto input = [&](const View& t) {
     const View& laid = has_layout(t, layout) ? t : copies[used++].emplace(with_layout(t, layout));
-    check_in_place("out", y.view(), laid);
-    if (net_in) check_apart("net_in", net_in->view(), laid);
-    if (D) check_apart("D", D->view(), laid);
+    outputs.check_against(laid);
     const Memory memory(laid);
     wide = wide && memory.wide;
     return memory;
@@ -120,6 +112,9 @@ void step_into(const Operands& in, int64_t draw, int64_t stream, const Outputs& 
   };
   const View coef = dense(in.coef), key = in.key ? dense(*in.key) : in.coef;
   Step step{};
+  step.y = output(outputs.add("out", out.y));
+  if (out.net_in) step.net_in = output(outputs.add("net_in", *out.net_in));
+  if (out.D) step.D = output(outputs.add("D", *out.D));
   step.x = input(in.x);
   step.F = input(in.F);
   if (in.F_u) step.F_u = input(*in.F_u);
@@ -133,9 +128,6 @@ void step_into(const Operands& in, int64_t draw, int64_t stream, const Outputs& 
   step.keys = in.key ? (const int64_t*)key.data() : nullptr;
   step.draw = draw;
   step.stream = (uint32_t)stream;
-  step.y = output(y.view());
-  if (net_in) step.net_in = output(net_in->view());
-  if (D) step.D = output(D->view());
 
   // Where nothing depends on the sample, the batch is one row; without noise, memory order is as good as any.
   Layout rows = layout;
@@ -155,9 +147,7 @@ void step_into(const Operands& in, int64_t draw, int64_t stream, const Outputs& 
     launch(norm_kernel, layout.batch, (const double*)step.partial, shape.blocks, Memory(norm.view()));
     norm.finish();
   }
-  y.finish();
-  if (net_in) net_in->finish();
-  if (D) D->finish();
+  outputs.finish();
 }
 
 }  // namespace
