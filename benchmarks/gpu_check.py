@@ -26,7 +26,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
-#: What section 7 of the design asks of the CUDA path.
+#: What the CUDA path has to reach.
 TARGETS = {"copy": 0.85, "copy with noise": 0.70, "eager": 3.0, "torch.compile": 1.0, "host_us": 10.0}
 
 
