@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-import torch
-
 import fastdiff
 from fastdiff.ops import Op, has_kernel
 from tests.conftest import GPU, need
@@ -43,8 +41,3 @@ def in_float64(sample):
 def differentiable(op: Op) -> bool:
     """Whether the op has gradients."""
     return op.backward is not None
-
-
-def tensors_of(sample) -> list[torch.Tensor]:
-    """The floating tensors of a call."""
-    return [t for t in (*sample.args, *sample.kwargs.values()) if isinstance(t, torch.Tensor) and t.is_floating_point()]
