@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from .schedules import VP, Schedule
+from .discrete import Discrete
+from .schedules import VP, N, Schedule, mathematics, posterior
 
 
 def _identity(sigma: float) -> float:
@@ -34,14 +36,14 @@ class Parametrization(ABC):
     round_sigma: Callable[[float], float] = field(default=_identity, compare=False)
 
     @abstractmethod
-    def denoiser(self, sigma: float) -> tuple[float, float]:
+    def denoiser(self, sigma: N) -> tuple[N, N]:
         """(a, b) with D = a*x + b*F."""
 
-    def c_in(self, sigma: float) -> float:
+    def c_in(self, sigma: N) -> N:
         """The network's input is c_in*x."""
-        return 1.0
+        return sigma * 0 + 1
 
-    def label(self, sigma: float) -> float:
+    def label(self, sigma: N) -> N:
         """The network's noise label."""
         return sigma
 
@@ -50,8 +52,8 @@ class Parametrization(ABC):
 class Denoiser(Parametrization):
     """The network returns D(x, sigma), as NVlabs/edm's and k-diffusion's denoisers do: (a, b) = (0, 1)."""
 
-    def denoiser(self, sigma: float) -> tuple[float, float]:
-        return 0.0, 1.0
+    def denoiser(self, sigma: N) -> tuple[N, N]:
+        return sigma * 0, sigma * 0 + 1
 
     @classmethod
     def of(cls, net: Any) -> Denoiser:
@@ -70,15 +72,15 @@ class EDM(Parametrization):
 
     sigma_data: float = 0.5
 
-    def denoiser(self, sigma: float) -> tuple[float, float]:
+    def denoiser(self, sigma: N) -> tuple[N, N]:
         variance = sigma**2 + self.sigma_data**2
-        return self.sigma_data**2 / variance, sigma * self.sigma_data / math.sqrt(variance)
+        return self.sigma_data**2 / variance, sigma * self.sigma_data / mathematics(sigma).sqrt(variance)
 
-    def c_in(self, sigma: float) -> float:
-        return 1 / math.sqrt(sigma**2 + self.sigma_data**2)
+    def c_in(self, sigma: N) -> N:
+        return 1 / mathematics(sigma).sqrt(sigma**2 + self.sigma_data**2)
 
-    def label(self, sigma: float) -> float:
-        return math.log(sigma) / 4
+    def label(self, sigma: N) -> N:
+        return mathematics(sigma).log(sigma) / 4
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,10 @@ class _Scheduled(Parametrization):
     label_scale: float = 999.0
     label_is_sigma: bool = False
 
-    def c_in(self, sigma: float) -> float:
+    def c_in(self, sigma: N) -> N:
         return self.schedule.scale(self.schedule.time(sigma))
 
-    def label(self, sigma: float) -> float:
+    def label(self, sigma: N) -> N:
         return sigma if self.label_is_sigma else self.label_scale * self.schedule.time(sigma)
 
 
@@ -106,16 +108,16 @@ class _Scheduled(Parametrization):
 class Epsilon(_Scheduled):
     """The network returns the noise: D = x - sigma*eps (Ho et al. 2020)."""
 
-    def denoiser(self, sigma: float) -> tuple[float, float]:
-        return 1.0, -sigma
+    def denoiser(self, sigma: N) -> tuple[N, N]:
+        return sigma * 0 + 1, -sigma
 
 
 @dataclass(frozen=True)
 class Score(_Scheduled):
     """The network returns the score of the scaled state: D = x + s*sigma^2*score (Song et al. 2021)."""
 
-    def denoiser(self, sigma: float) -> tuple[float, float]:
-        return 1.0, self.c_in(sigma) * sigma**2
+    def denoiser(self, sigma: N) -> tuple[N, N]:
+        return sigma * 0 + 1, self.c_in(sigma) * sigma**2
 
 
 @dataclass(frozen=True)
@@ -123,13 +125,54 @@ class Velocity(_Scheduled):
     """The network returns v = alpha*eps - sigma_vp*x0 of a variance-preserving state: D = s^2*x - s*sigma*v (Salimans and Ho 2022)."""
 
     def __post_init__(self) -> None:
-        if self.schedule.scaling != "vp":
-            raise ValueError(f"schedule: expected scaling 'vp' for velocity prediction, got {self.schedule.scaling!r}")
+        s = self.schedule.scale(self.schedule.time(1.0))
+        if abs(2 * s**2 - 1) > 1e-6:
+            raise ValueError(f"schedule: expected a variance-preserving one (scaling 'vp') for velocity prediction, got {self.schedule}")
 
-    def denoiser(self, sigma: float) -> tuple[float, float]:
+    def denoiser(self, sigma: N) -> tuple[N, N]:
         s = self.c_in(sigma)
         return s**2, -s * sigma
 
 
+@dataclass(frozen=True)
+class Data(_Scheduled):
+    """The network returns x0 from the scaled state s*x: (a, b) = (0, 1)."""
+
+    def denoiser(self, sigma: N) -> tuple[N, N]:
+        return sigma * 0, sigma * 0 + 1
+
+
+@dataclass(frozen=True)
+class Mean(_Scheduled):
+    """The network returns mu, the mean of q(x_{t-1} | x_t, x0) of a `Discrete` schedule (Ho et al. 2020, eq. 7 and 8).
+
+    mu = m_x*x_t + m_0*x0 with the coefficients of `posterior`, so D = (mu - m_x*s*x)/m_0.
+    """
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.schedule, Discrete):
+            raise ValueError(f"schedule: expected a Discrete one for mean prediction, got {type(self.schedule).__name__}")
+
+    def denoiser(self, sigma: N) -> tuple[N, N]:
+        if isinstance(sigma, Tensor):
+            raise ValueError("sigma: expected a float, got a tensor: a posterior mean belongs to the steps of its schedule, use a plan")
+        schedule = self.schedule
+        t = round(schedule.time(sigma))
+        previous = (schedule.scale(float(t - 1)), schedule.std(float(t - 1))) if t > 0 else (1.0, 0.0)
+        m_x, m_0, _ = posterior((schedule.scale(float(t)), schedule.std(float(t))), previous)
+        return -m_x / m_0 * schedule.scale(float(t)), 1 / m_0
+
+
+def tweedie(x: Tensor, score: Tensor, sigma: float | Tensor, scale: float | Tensor = 1.0) -> Tensor:
+    """E[x0 | x] = x/s + s*sigma^2*score: the denoised estimate from the score of the scaled state (Robbins 1956; Efron 2011).
+
+    Args:
+        x: [B, ...] state s*(x0 + sigma*z); score: [B, ...] gradient of its log density.
+        sigma, scale: floats, or [B] tensors.
+    """
+    sigma, scale = (v.reshape(-1, *[1] * (x.dim() - 1)) if isinstance(v, Tensor) else v for v in (sigma, scale))
+    return x / scale + scale * sigma**2 * score
+
+
 #: Names that `fastdiff.sample(parametrization=...)` takes.
-BY_NAME: dict[str, type[Parametrization]] = {"D": Denoiser, "F": EDM, "eps": Epsilon, "score": Score, "v": Velocity}
+BY_NAME: dict[str, type[Parametrization]] = {"D": Denoiser, "F": EDM, "eps": Epsilon, "score": Score, "v": Velocity, "x0": Data}
