@@ -137,7 +137,22 @@ FASTDIFF_INLINE T with_term(T sum, T c, T term) {
   return fma(c, term, sum);
 }
 
+// y outside the mask, the target inside it.
+template <class T>
+FASTDIFF_INLINE T blended_formula(T y, T mask, T target) {
+  return fma(mask, target - y, y);
+}
+
 template <class T>
 FASTDIFF_INLINE T eps_formula(T e_x, T x, T e_D, T d) {
   return fma(e_D, d, e_x * x);
+}
+
+// ---- ode_error: what a Runge-Kutta step may err by -------------------------------------------------------------------
+
+template <class T>
+FASTDIFF_INLINE T tolerance_formula(T rtol, T atol, T x0, T y) {
+  x0 = x0 < T(0) ? -x0 : x0;
+  y = y < T(0) ? -y : y;
+  return fma(rtol, y > x0 ? y : x0, atol);
 }

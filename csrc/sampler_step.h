@@ -11,7 +11,7 @@ namespace fastdiff {
 // The tensors of a step as they come: the fixed ones, and the optional ones by position.
 struct Operands {
   View x, F, coef;
-  std::optional<View> F_u, terms[kMaxTerms], key;  // terms: G, H1, H2, H3, z
+  std::optional<View> F_u, terms[kMaxTerms], key, known, mask;  // terms: G, H1, H2, H3, z
 };
 constexpr const char* kTermNames[] = {"G", "H1", "H2", "H3", "z"};
 
@@ -26,6 +26,10 @@ inline void check(const Operands& in, int64_t draw, int64_t stream) {
   if (in.F_u) check_like("F_u", *in.F_u, in.x);
   for (int j = 0; j < kMaxTerms; ++j)
     if (in.terms[j]) check_like(kTermNames[j], *in.terms[j], in.x);
+  if (in.known) check_like("known", *in.known, in.x);
+  if (in.mask) check_like("mask", *in.mask, in.x);
+  if (in.known.has_value() != in.mask.has_value())
+    throw std::invalid_argument("known, mask: expected both or neither, got one");
   if (in.key) check_key(*in.key, in.x);
   if (in.key && in.terms[kMaxTerms - 1]) throw std::invalid_argument("key: expected none beside z, got both");
   check_counter(draw, stream);
@@ -40,10 +44,10 @@ inline std::optional<View> view(OptionalTensor& t) {
 
 template <StepInto* kInto>
 void sampler_step_out(Tensor x, Tensor F, Tensor coef, OptionalTensor F_u, OptionalTensor G, OptionalTensor H1,
-    OptionalTensor H2, OptionalTensor H3, OptionalTensor z, OptionalTensor key, int64_t draw, int64_t stream, Tensor out,
-    OptionalTensor net_in, OptionalTensor D, OptionalTensor eps_norm) {
+    OptionalTensor H2, OptionalTensor H3, OptionalTensor z, OptionalTensor key, int64_t draw, int64_t stream,
+    OptionalTensor known, OptionalTensor mask, Tensor out, OptionalTensor net_in, OptionalTensor D, OptionalTensor eps_norm) {
   const Operands in{View(std::move(x)), View(std::move(F)), View(std::move(coef)), view(F_u),
-      {view(G), view(H1), view(H2), view(H3), view(z)}, view(key)};
+      {view(G), view(H1), view(H2), view(H3), view(z)}, view(key), view(known), view(mask)};
   check_state("x", in.x);
   const Outputs to{View(std::move(out)), view(net_in), view(D), view(eps_norm)};
   check_like("out", to.y, in.x);
@@ -57,10 +61,10 @@ void sampler_step_out(Tensor x, Tensor F, Tensor coef, OptionalTensor F_u, Optio
 template <StepInto* kInto>
 std::tuple<Tensor, OptionalTensor, OptionalTensor, OptionalTensor> sampler_step(Tensor x, Tensor F, Tensor coef,
     OptionalTensor F_u, OptionalTensor G, OptionalTensor H1, OptionalTensor H2, OptionalTensor H3, OptionalTensor z,
-    OptionalTensor key, int64_t draw, int64_t stream, std::optional<ScalarType> net_dtype, bool return_D,
-    bool return_eps_norm) {
+    OptionalTensor key, int64_t draw, int64_t stream, OptionalTensor known, OptionalTensor mask,
+    std::optional<ScalarType> net_dtype, bool return_D, bool return_eps_norm) {
   const Operands in{View(std::move(x)), View(std::move(F)), View(std::move(coef)), view(F_u),
-      {view(G), view(H1), view(H2), view(H3), view(z)}, view(key)};
+      {view(G), view(H1), view(H2), view(H3), view(z)}, view(key), view(known), view(mask)};
   check_state("x", in.x);
   check(in, draw, stream);
   check_net_dtype(net_dtype);

@@ -13,7 +13,19 @@ from .doctor import doctor
 from .guidance import ClassifierFree, Guidance, vp_time_window
 from .loop import StepInfo, run
 from .noise import Stream, keys, randn
-from .ops import coef_row, normal, perturb, rademacher, sampler_step, uniform
+from .ops import (
+    coef_row,
+    langevin_row,
+    normal,
+    normal_sum,
+    ode_error,
+    ode_stage,
+    perturb,
+    probe_dot,
+    rademacher,
+    sampler_step,
+    uniform,
+)
 from .parametrizations import EDM, Denoiser, Epsilon, Parametrization, Score, Velocity
 from .plan import Plan, Row
 from .samplers import EDMSampler, EpsilonScaling
@@ -39,9 +51,14 @@ __all__ = [
     "coef_row",
     "doctor",
     "keys",
+    "langevin_row",
     "normal",
+    "normal_sum",
+    "ode_error",
+    "ode_stage",
     "ops",
     "perturb",
+    "probe_dot",
     "rademacher",
     "randn",
     "run",

@@ -82,7 +82,7 @@ class Plan:
         return self.prior_draw >= 0 or any(row.draw >= 0 for row in self.rows)
 
     def matrix(self) -> Tensor:
-        """[calls, 16] float64 coefficients, columns as in `fastdiff.ops.COLUMNS`, c_in that of the next call."""
+        """[calls, 18] float64 coefficients, columns as in `fastdiff.ops.COLUMNS`, c_in that of the next call."""
         table = []
         for row, following in zip(self.rows, [*self.rows[1:], None], strict=True):
             values = DEFAULTS | row.coef

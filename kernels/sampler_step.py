@@ -19,7 +19,7 @@ from .noise import BLOCKS, COUNTER, NORMAL, counter_words, grid_of, memory_offse
 denoised = triton.jit(formulas.denoised)
 advanced = triton.jit(formulas.advanced)
 
-A, B, B_U, LO, HI, C_X, C_D, C_G, C_H1, C_H2, C_H3, C_N, C_IN, E_X, E_D, _ = (tl.constexpr(i) for i in range(len(COLUMNS)))
+A, B, B_U, LO, HI, C_X, C_D, C_G, C_H1, C_H2, C_H3, C_N, C_IN, E_X, E_D, C_L, K_X, K_N = (tl.constexpr(i) for i in range(len(COLUMNS)))
 WIDTH = tl.constexpr(len(COLUMNS))
 
 

@@ -169,20 +169,76 @@ static void scale(int64_t n, T factor, const T* in, T* out) {
 }
 
 template <class T>
-static double eps(int64_t n, T e_x, T e_D, const T* x, const T* D) {
-  constexpr int kLanes = 8;  // of every instruction set alike, so that the sum is the same
+static void blend(int64_t n, const T* mask, T k_x, const T* known, T k_n, const T* z, T* y) {
+  if (z) {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) y[i] = blended_formula(y[i], mask[i], with_term(k_x * known[i], k_n, z[i]));
+  } else {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) y[i] = blended_formula(y[i], mask[i], k_x * known[i]);
+  }
+}
+
+template <class T, int kTerms>
+static void combine_loop(int64_t n, const T* base, const T* w, const T* const* terms, T* out) {
+  T weight[kTerms ? kTerms : 1];
+  const T* term[kTerms ? kTerms : 1];
+  for (int m = 0; m < kTerms; ++m) weight[m] = w[m], term[m] = terms[m];
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    T v = base ? base[i] : T(0);
+#pragma GCC unroll 8
+    for (int m = 0; m < kTerms; ++m) v = with_term(v, weight[m], term[m][i]);
+    out[i] = v;
+  }
+}
+
+template <class T>
+static void combine(int64_t n, const T* base, int count, const T* w, const T* const* terms, T* out) {
+  switch (count) {
+    case 0: return combine_loop<T, 0>(n, base, w, terms, out);
+    case 1: return combine_loop<T, 1>(n, base, w, terms, out);
+    case 2: return combine_loop<T, 2>(n, base, w, terms, out);
+    case 3: return combine_loop<T, 3>(n, base, w, terms, out);
+    case 4: return combine_loop<T, 4>(n, base, w, terms, out);
+    case 5: return combine_loop<T, 5>(n, base, w, terms, out);
+    case 6: return combine_loop<T, 6>(n, base, w, terms, out);
+    case 7: return combine_loop<T, 7>(n, base, w, terms, out);
+    default: return combine_loop<T, 8>(n, base, w, terms, out);
+  }
+}
+
+// The sum of f(i) over 0 .. n - 1, in eight lanes whatever the instruction set, so that it is the same.
+template <class F>
+FASTDIFF_INLINE double lane_sum(int64_t n, const F& f) {
+  constexpr int kLanes = 8;
   double sum[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes)
-    for (int j = 0; j < kLanes; ++j) {
-      const double e = eps_formula(e_x, x[i + j], e_D, D[i + j]);
-      sum[j] = fma(e, e, sum[j]);
-    }
-  for (int j = 0; i + j < n; ++j) {
-    const double e = eps_formula(e_x, x[i + j], e_D, D[i + j]);
-    sum[j] = fma(e, e, sum[j]);
-  }
+    for (int j = 0; j < kLanes; ++j) sum[j] += f(i + j);
+  for (int j = 0; i + j < n; ++j) sum[j] += f(i + j);
   return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+}
+
+template <class T>
+static double eps(int64_t n, T e_x, T e_D, const T* x, const T* D) {
+  return lane_sum(n, [&](int64_t i) FASTDIFF_LAMBDA {
+    const double e = eps_formula(e_x, x[i], e_D, D[i]);
+    return e * e;
+  });
+}
+
+template <class T>
+static double dot(int64_t n, const T* a, const T* z) {
+  return lane_sum(n, [&](int64_t i) FASTDIFF_LAMBDA { return (double)(a[i] * z[i]); });
+}
+
+template <class T>
+static double error(int64_t n, const T* e, const T* x0, const T* y, T rtol, T atol) {
+  return lane_sum(n, [&](int64_t i) FASTDIFF_LAMBDA {
+    const double ratio = e[i] / tolerance_formula(rtol, atol, x0[i], y[i]);
+    return ratio * ratio;
+  });
 }
 
 // bfloat16 by hand, since no instruction set in use has it: round to nearest even, NaN stays NaN.
@@ -235,6 +291,14 @@ const Kernels table = {
     step<double>,
     scale<float>,
     scale<double>,
+    blend<float>,
+    blend<double>,
+    combine<float>,
+    combine<double>,
+    dot<float>,
+    dot<double>,
+    error<float>,
+    error<double>,
     eps<float>,
     eps<double>,
     load<float>,

@@ -10,6 +10,7 @@
 #pragma GCC target("avx2,fma,f16c,bmi2,prefer-vector-width=256")
 #define FASTDIFF_INLINE static inline __attribute__((always_inline))
 #define FASTDIFF_METHOD inline __attribute__((always_inline))
+#define FASTDIFF_LAMBDA __attribute__((always_inline))
 #define FASTDIFF_UNROLL _Pragma("GCC unroll 10")
 #define FASTDIFF_ISA "avx2"
 

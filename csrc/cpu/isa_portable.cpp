@@ -8,6 +8,7 @@
 
 #define FASTDIFF_INLINE static inline __attribute__((always_inline))
 #define FASTDIFF_METHOD inline __attribute__((always_inline))
+#define FASTDIFF_LAMBDA __attribute__((always_inline))
 #define FASTDIFF_UNROLL _Pragma("GCC unroll 10")
 #define FASTDIFF_ISA "portable"
 

@@ -31,6 +31,17 @@ struct Kernels {
   void (*step_f64)(int64_t n, const double* coef, const StepBlock<double>& block);
   void (*scale_f32)(int64_t n, float factor, const float* in, float* out);
   void (*scale_f64)(int64_t n, double factor, const double* in, double* out);
+  // y = (1 - mask)*y + mask*(k_x*known + k_n*z); z may be null
+  void (*blend_f32)(int64_t n, const float* mask, float k_x, const float* known, float k_n, const float* z, float* y);
+  void (*blend_f64)(int64_t n, const double* mask, double k_x, const double* known, double k_n, const double* z, double* y);
+  // out = base + sum_m w[m]*terms[m] for count terms; base may be null for 0
+  void (*combine_f32)(int64_t n, const float* base, int count, const float* w, const float* const* terms, float* out);
+  void (*combine_f64)(int64_t n, const double* base, int count, const double* w, const double* const* terms, double* out);
+  // Sums, in an order that depends on n alone: of a*z, and of (e/(atol + rtol*max(|x0|, |y|)))^2.
+  double (*dot_f32)(int64_t n, const float* a, const float* z);
+  double (*dot_f64)(int64_t n, const double* a, const double* z);
+  double (*error_f32)(int64_t n, const float* e, const float* x0, const float* y, float rtol, float atol);
+  double (*error_f64)(int64_t n, const double* e, const double* x0, const double* y, double rtol, double atol);
   // sum of (e_x*x + e_D*D)^2, in an order that depends on n alone
   double (*eps_f32)(int64_t n, float e_x, float e_D, const float* x, const float* D);
   double (*eps_f64)(int64_t n, double e_x, double e_D, const double* x, const double* D);

@@ -1,27 +1,16 @@
 // sampler_step on the CPU: one pass over memory, whatever the sampler.
 #include <cmath>
-#include <vector>
 
 #include "../sampler_step.h"
 
-#include "driver.h"
+#include "partial_sums.h"
+#include "typed.h"
 
 namespace fastdiff::cpu {
 namespace {
 
-void run_block(const Kernels& k, int64_t n, const float* coef, const StepBlock<float>& b) { k.step_f32(n, coef, b); }
-void run_block(const Kernels& k, int64_t n, const double* coef, const StepBlock<double>& b) { k.step_f64(n, coef, b); }
-void scale(const Kernels& k, int64_t n, float c, const float* in, float* out) { k.scale_f32(n, c, in, out); }
-void scale(const Kernels& k, int64_t n, double c, const double* in, double* out) { k.scale_f64(n, c, in, out); }
-double eps(const Kernels& k, int64_t n, float e_x, float e_D, const float* x, const float* D) {
-  return k.eps_f32(n, e_x, e_D, x, D);
-}
-double eps(const Kernels& k, int64_t n, double e_x, double e_D, const double* x, const double* D) {
-  return k.eps_f64(n, e_x, e_D, x, D);
-}
-
 struct Step {
-  Input x, F, F_u, term[kMaxTerms];
+  Input x, F, F_u, term[kMaxTerms], known, mask;
   int term_column[kMaxTerms];
   int terms = 0;
   const int64_t* key = nullptr;  // of each sample, where the noise is made here
@@ -29,28 +18,30 @@ struct Step {
   const double* coef = nullptr;
   bool coef_per_sample = false;
   Sink y, net_in, D;
-  double* eps_sum = nullptr;  // one for each range of each sample
-  bool flat() const { return !key && !coef_per_sample && !eps_sum; }
+  PartialSums* eps_sums = nullptr;
+  bool flat() const { return !key && !coef_per_sample && !eps_sums; }
 };
 
 template <class T>
 void run(const Step& step, Layout layout) {
   if (step.flat()) layout = Layout{1, layout.batch * layout.n, 1};  // nothing depends on the sample
+  using K = Typed<T>;
   const Kernels& k = kernels();
-  const int64_t range = range_length(layout), sample_ranges = (layout.n + range - 1) / range;
   for_ranges(layout, [&](int64_t sample, int64_t begin, int64_t end) {
-    static thread_local SampleNoise generator;
-    T scratch[5 + kMaxTerms][kBlock];
+    static thread_local SampleNoise generator, known_generator;
+    T scratch[8 + kMaxTerms][kBlock];
     T coef[kCoefs];
     for (int c = 0; c < kCoefs; ++c) coef[c] = (T)step.coef[(step.coef_per_sample ? sample * kCoefs : 0) + c];
     StepBlock<T> block{};
     block.terms = step.terms;
     for (int j = 0; j < step.terms; ++j) block.term_coef[j] = coef[step.term_column[j]];
-    const float* z = nullptr;
+    const float *z = nullptr, *known_z = nullptr;
     if (step.key) {
-      const NoiseKey at{(uint64_t)step.key[sample], (uint64_t)step.draw, (uint32_t)step.stream};
+      NoiseKey at{(uint64_t)step.key[sample], (uint64_t)step.draw, (uint32_t)step.stream};
       z = generator.range(k, Noise::normal, layout, at, begin, end);
       block.term_coef[block.terms++] = coef[kCn];
+      at.stream = known_stream(at.stream);
+      if (step.mask) known_z = known_generator.range(k, Noise::normal, layout, at, begin, end);
     }
     double sum = 0;
     for (int64_t i = begin; i < end; i += kBlock) {
@@ -60,22 +51,29 @@ void run(const Step& step, Layout layout) {
       block.F_u = step.F_u ? step.F_u.block(k, at, n, scratch[2]) : nullptr;
       for (int j = 0; j < step.terms; ++j) block.term[j] = step.term[j].block(k, at, n, scratch[5 + j]);
       if (z) block.term[step.terms] = Input(z + (i - begin)).block(k, 0, n, scratch[5 + step.terms]);
-      block.D = step.D ? step.D.block(at, scratch[3]) : step.eps_sum ? scratch[3] : nullptr;
+      block.D = step.D ? step.D.block(at, scratch[3]) : step.eps_sums ? scratch[3] : nullptr;
       block.y = step.y.block(at, scratch[4]);
       // An in-place update overwrites x; the norm of eps still needs it.
-      const bool keep_x = step.eps_sum && block.y == block.x;
+      const bool keep_x = step.eps_sums && block.y == block.x;
       if (keep_x) block.x = std::copy_n(block.x, n, scratch[0]) - n;
-      run_block(k, n, coef, block);
-      if (step.eps_sum) sum += eps(k, n, coef[kEx], coef[kEd], block.x, block.D);
+      (k.*K::step)(n, coef, block);
+      if (step.eps_sums) sum += (k.*K::eps)(n, coef[kEx], coef[kEd], block.x, block.D);
       if (step.D) step.D.commit(k, at, n, block.D);
+      if (step.mask) {
+        T* const free = scratch[5 + kMaxTerms];
+        const T* known_noise = known_z ? Input(known_z + (i - begin)).block(k, 0, n, free) : nullptr;
+        const T* mask = step.mask.block(k, at, n, scratch[6 + kMaxTerms]);
+        const T* known = step.known.block(k, at, n, scratch[7 + kMaxTerms]);
+        (k.*K::blend)(n, mask, coef[kKx], known, coef[kKn], known_noise, block.y);
+      }
       step.y.commit(k, at, n, block.y);
       if (step.net_in) {
         T* net_in = step.net_in.block(at, scratch[0]);
-        scale(k, n, coef[kCin], block.y, net_in);
+        (k.*K::scale)(n, coef[kCin], block.y, net_in);
         step.net_in.commit(k, at, n, net_in);
       }
     }
-    if (step.eps_sum) step.eps_sum[sample * sample_ranges + begin / range] = sum;
+    if (step.eps_sums) step.eps_sums->at(sample, begin) = sum;
   });
 }
 
@@ -87,7 +85,7 @@ void step_into(const Operands& in, int64_t draw, int64_t stream, const Outputs& 
   if (out.net_in) step.net_in = Sink(outputs.add("net_in", *out.net_in));
   if (out.D) step.D = Sink(outputs.add("D", *out.D));
 
-  std::optional<View> copies[3 + kMaxTerms];  // what the step points into
+  std::optional<View> copies[5 + kMaxTerms];  // what the step points into
   int used = 0;
   const auto input = [&](const View& t) {
     const View& dense = has_layout(t, layout) ? t : copies[used++].emplace(with_layout(t, layout));
@@ -102,29 +100,22 @@ void step_into(const Operands& in, int64_t draw, int64_t stream, const Outputs& 
       step.term[step.terms] = input(*in.terms[j]);
       step.term_column[step.terms++] = kTermColumns[j];
     }
+  if (in.mask) step.known = input(*in.known), step.mask = input(*in.mask);
   const View coef = dense(in.coef), key = in.key ? dense(*in.key) : in.coef;
   if (in.key) step.key = (const int64_t*)key.data();
   step.draw = draw;
   step.stream = stream;
   step.coef = (const double*)coef.data();
   step.coef_per_sample = coef.dim() == 2;
-  const int64_t ranges = (layout.n + range_length(layout) - 1) / range_length(layout);
-  std::vector<double> sums(out.eps_norm ? layout.batch * ranges : 0);
-  step.eps_sum = sums.empty() ? nullptr : sums.data();
+  std::optional<PartialSums> sums;
+  if (out.eps_norm) step.eps_sums = &sums.emplace(layout);
 
   in.x.dtype == Dtype::f64 ? run<double>(step, layout) : run<float>(step, layout);
 
   outputs.finish();
   if (!out.eps_norm) return;
   Output norm(*out.eps_norm, Layout{layout.batch, 1});
-  for (int64_t b = 0; b < layout.batch; ++b) {
-    double sum = 0;
-    for (int64_t r = 0; r < ranges; ++r) sum += sums[b * ranges + r];
-    if (norm.view().dtype == Dtype::f64)
-      ((double*)norm.view().data())[b] = std::sqrt(sum);
-    else
-      ((float*)norm.view().data())[b] = (float)std::sqrt(sum);
-  }
+  write_per_sample(norm.view(), layout.batch, [&](int64_t b) { return std::sqrt(sums->total(b)); });
   norm.finish();
 }
 

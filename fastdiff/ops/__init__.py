@@ -2,8 +2,13 @@
 
 from ._table import OPS, Op, has_kernel
 from .coef import COLUMNS, coef_row
+from .langevin_row import langevin_row
 from .noise import normal, rademacher, uniform
+from .normal_sum import normal_sum
+from .ode_error import ode_error
+from .ode_stage import ode_stage
 from .perturb import perturb
+from .probe_dot import probe_dot
 from .sampler_step import SamplerStep, sampler_step
 
 __all__ = [
@@ -13,8 +18,13 @@ __all__ = [
     "SamplerStep",
     "coef_row",
     "has_kernel",
+    "langevin_row",
     "normal",
+    "normal_sum",
+    "ode_error",
+    "ode_stage",
     "perturb",
+    "probe_dot",
     "rademacher",
     "sampler_step",
     "uniform",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .coef import COLUMNS
+
 
 def column(t: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
     """[B] as [B, 1, ...], to broadcast against x [B, ...]."""
@@ -19,3 +21,9 @@ def sum_per_sample(t: Tensor) -> Tensor:
 def compute_dtype(x: Tensor) -> torch.dtype:
     """What the kernels compute in: float64 for a float64 state, else float32."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def columns(coef: Tensor, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Each coefficient of a row by name, shaped to broadcast against x."""
+    shape = (-1, *[1] * (x.dim() - 1)) if coef.dim() == 2 else ()
+    return {name: coef[..., i].to(dtype).reshape(shape) for i, name in enumerate(COLUMNS)}

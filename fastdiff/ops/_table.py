@@ -113,6 +113,39 @@ def has_kernel(name: str, dispatch_key: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{name}", dispatch_key)
 
 
+def differentiate(reference: Callable) -> dict[str, Callable]:
+    """setup_context and backward that differentiate the reference: for ops whose backward is not worth a kernel."""
+
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.is_tensor = [isinstance(v, Tensor) for v in inputs]
+        ctx.rest = [None if tensor else v for v, tensor in zip(inputs, ctx.is_tensor, strict=True)]
+        ctx.save_for_backward(*(v for v, tensor in zip(inputs, ctx.is_tensor, strict=True) if tensor))
+        outputs = output if isinstance(output, tuple) else (output,)
+        ctx.given = [t is not None for t in outputs]
+
+    def backward(ctx, *grads):
+        saved = iter(ctx.saved_tensors)
+        inputs = [next(saved) if tensor else v for tensor, v in zip(ctx.is_tensor, ctx.rest, strict=True)]
+        wanted = [i for i, needed in enumerate(ctx.needs_input_grad) if needed]
+
+        def outputs(*values):
+            arguments = list(inputs)
+            for i, value in zip(wanted, values, strict=True):
+                arguments[i] = value
+            results = reference(*arguments)
+            return tuple(t for t in (results if isinstance(results, tuple) else (results,)) if t is not None)
+
+        produced, pull_back = torch.func.vjp(outputs, *(inputs[i] for i in wanted))
+        given = [g for g, was in zip(grads, ctx.given, strict=True) if was]
+        cotangents = [torch.zeros_like(t) if g is None else g.to(t.dtype) for g, t in zip(given, produced, strict=True)]
+        result: list[Tensor | None] = [None] * len(inputs)
+        for i, gradient in zip(wanted, pull_back(tuple(cotangents)), strict=True):
+            result[i] = gradient
+        return tuple(result)
+
+    return {"setup_context": setup_context, "backward": backward}
+
+
 def _with_strides_of_the_state(reference: Callable) -> Callable:
     """The reference with outputs laid out as every kernel lays them out: like empty_like of the first argument."""
 

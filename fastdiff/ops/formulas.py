@@ -33,3 +33,8 @@ def advanced(c_x, x, c_D, D, c_g, G, c_h1, H1, c_h2, H2, c_h3, H3, c_n, z):
     if z is not None:
         y = y + c_n * z
     return y
+
+
+def blended(y, mask, target):
+    """y outside the mask, the target inside it: (1 - m)*y + m*target."""
+    return y + mask * (target - y)

@@ -32,6 +32,11 @@ def check_noise(like: Tensor, key: Tensor, draw: int, stream: int, name: str = "
     check_counter(draw, stream)
 
 
+def known_stream(stream: int) -> int:
+    """The half of a stream in which the noise of known data lies: its top bit flipped."""
+    return stream ^ 0x80000000
+
+
 def noise_reference(kind: str, like: Tensor, key: Tensor, draw: int, stream: int, name: str = "like") -> Tensor:
     """Noise of one kind with the shape, dtype and device of `like`, in plain PyTorch."""
     check_noise(like, key, draw, stream, name)

@@ -2,8 +2,10 @@
 
     D = clip(a*x + b*F + b_u*F_u, lo, hi)
     y = c_x*x + c_D*D + c_g*G + sum_k c_hk*H_k + c_n*z
+    y = (1 - m)*y + m*(k_x*known + k_n*z')                      where a mask m is given
 
-F is the raw network output, F_u the unconditional one, G a guidance gradient, H_k history, z noise. The coefficients come
+F is the raw network output, F_u the unconditional one, G a guidance gradient, H_k history, z and z' noise, known the data
+that a measurement fixes. The coefficients come
 from memory, one row for the batch or one for each sample (`COLUMNS` in coef.py). In the same launch, if asked for: the next
 network input c_in*y in the network's dtype, D, and the norm of eps = e_x*x + e_D*D of each sample.
 
@@ -21,11 +23,11 @@ from torch import Tensor
 
 from ._checks import check_coef, check_counter, check_key, check_like, check_net_dtype, check_no_dual, check_per_sample, check_state
 from ._samples import keys, laid_out, randn, states
-from ._shapes import column, compute_dtype, sum_per_sample
+from ._shapes import column, columns, compute_dtype, sum_per_sample
 from ._table import Op, Sample, Tolerance, register
 from .coef import COLUMNS, coef_row
-from .formulas import advanced, denoised
-from .noise import NOISE_OPS, noise_reference
+from .formulas import advanced, blended, denoised
+from .noise import NOISE_OPS, known_stream, noise_reference
 
 
 class SamplerStep(NamedTuple):
@@ -37,19 +39,15 @@ class SamplerStep(NamedTuple):
     eps_norm: Tensor | None
 
 
-def _columns(coef: Tensor, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Each coefficient by name, shaped to broadcast against x."""
-    shape = (-1, *[1] * (x.dim() - 1)) if coef.dim() == 2 else ()
-    return {name: coef[..., i].to(dtype).reshape(shape) for i, name in enumerate(COLUMNS)}
-
-
-def check_step(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream, net_dtype=None) -> None:
+def check_step(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream, known, mask, net_dtype=None) -> None:
     """Validate the inputs of a step."""
     check_state("x", x)
     check_like("F", F, x)
     check_coef(coef, x, len(COLUMNS))
-    for name, t in (("F_u", F_u), ("G", G), ("H1", H1), ("H2", H2), ("H3", H3), ("z", z)):
+    for name, t in (("F_u", F_u), ("G", G), ("H1", H1), ("H2", H2), ("H3", H3), ("z", z), ("known", known), ("mask", mask)):
         check_like(name, t, x)
+    if (known is None) != (mask is None):
+        raise ValueError("known, mask: expected both or neither, got one")
     check_key(key, x)
     if key is not None and z is not None:
         raise ValueError("key: expected none beside z, got both")
@@ -58,23 +56,25 @@ def check_step(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream, net_dtype=N
 
 
 def reference(
-    x, F, coef, F_u=None, G=None, H1=None, H2=None, H3=None, z=None, key=None, draw=0, stream=0,
+    x, F, coef, F_u=None, G=None, H1=None, H2=None, H3=None, z=None, key=None, draw=0, stream=0, known=None, mask=None,
     net_dtype=None, return_D=False, return_eps_norm=False,
 ):  # fmt: skip
     """(y, net_in, D, eps_norm), computed in float64 for a float64 state and in float32 otherwise."""
-    check_step(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream, net_dtype)
+    check_step(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream, known, mask, net_dtype)
     dtype = compute_dtype(x)
     state_dtype = x.dtype
-    x, F, F_u, G, H1, H2, H3, z = (None if t is None else t.to(dtype) for t in (x, F, F_u, G, H1, H2, H3, z))
+    x, F, F_u, G, H1, H2, H3, z, known, mask = (None if t is None else t.to(dtype) for t in (x, F, F_u, G, H1, H2, H3, z, known, mask))
     if key is not None:
         z = noise_reference("normal", x, key, draw, stream)
-    c = _columns(coef, x, dtype)
+    c = columns(coef, x, dtype)
     D = denoised(c["a"], x, c["b"], F, c["b_u"], F_u)
     D = torch.where(c["lo"] > D, c["lo"], D)
     D = torch.where(c["hi"] < D, c["hi"], D)
     y = advanced(
         c["c_x"], x, c["c_D"], D, c["c_g"], G, c["c_h1"], H1, c["c_h2"], H2, c["c_h3"], H3, c["c_n"], z
     )  # fmt: skip
+    if mask is not None:
+        y = blended(y, mask, _known_state(c, x, known, key, draw, stream))
     net_in = (c["c_in"] * y).to(net_dtype) if net_dtype is not None else None
     eps_norm = None
     if return_eps_norm:
@@ -83,8 +83,16 @@ def reference(
     return y.to(state_dtype), net_in, D.to(state_dtype) if return_D else None, eps_norm
 
 
+def _known_state(c, x, known, key, draw, stream):
+    """The known data at the noise level after the step: k_x*known + k_n*z'."""
+    state = c["k_x"] * known
+    if key is not None:
+        state = state + c["k_n"] * noise_reference("normal", x.detach(), key, draw, known_stream(stream))
+    return state
+
+
 def _out_reference(
-    x, F, coef, F_u=None, G=None, H1=None, H2=None, H3=None, z=None, key=None, draw=0, stream=0,
+    x, F, coef, F_u=None, G=None, H1=None, H2=None, H3=None, z=None, key=None, draw=0, stream=0, known=None, mask=None,
     *, out, net_in=None, D=None, eps_norm=None,
 ):  # fmt: skip
     check_state("x", x)
@@ -92,23 +100,23 @@ def _out_reference(
         check_like(name, t, x)
     check_per_sample("eps_norm", eps_norm, x)
     flags = (None if net_in is None else net_in.dtype, D is not None, eps_norm is not None)
-    return reference(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream, *flags)
+    return reference(x, F, coef, F_u, G, H1, H2, H3, z, key, draw, stream, known, mask, *flags)
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.draw, ctx.stream, _net_dtype, _return_D, _return_eps_norm = inputs
-    ctx.save_for_backward(*tensors)
+    *tensors, ctx.draw, ctx.stream, known, mask, _net_dtype, _return_D, _return_eps_norm = inputs
+    ctx.save_for_backward(*tensors, known, mask)
 
 
 def _backward(ctx, grad_y, grad_net_in, grad_D, grad_eps_norm):
     """The transposed step, in differentiable operations, so that it can be differentiated again."""
-    x, F, coef, F_u, G, H1, H2, H3, z, key = ctx.saved_tensors
+    x, F, coef, F_u, G, H1, H2, H3, z, key, known, mask = ctx.saved_tensors
     dtype = compute_dtype(x)
-    inputs = {"x": x, "F": F, "F_u": F_u, "G": G, "H1": H1, "H2": H2, "H3": H3, "z": z}
+    inputs = {"x": x, "F": F, "F_u": F_u, "G": G, "H1": H1, "H2": H2, "H3": H3, "z": z, "known": known, "mask": mask}
     v = {name: t.to(dtype) for name, t in inputs.items() if t is not None}
     if key is not None:
         v["z"] = NOISE_OPS["normal"].overload(x.detach().to(dtype), key, ctx.draw, ctx.stream)
-    c = _columns(coef, x, dtype)
+    c = columns(coef, x, dtype)
     raw = denoised(c["a"], v["x"], c["b"], v["F"], c["b_u"], v.get("F_u"))
     low, high = c["lo"] > raw, c["hi"] < raw
     D = torch.where(high, c["hi"], torch.where(low, c["lo"], raw))
@@ -116,11 +124,22 @@ def _backward(ctx, grad_y, grad_net_in, grad_D, grad_eps_norm):
     zero = torch.zeros_like(v["x"])
     g_y = zero if grad_y is None else grad_y.to(dtype)
     grads: dict[str, Tensor] = {}  # of the coefficients, elementwise
+    terms = [("c_g", "G"), ("c_h1", "H1"), ("c_h2", "H2"), ("c_h3", "H3"), ("c_n", "z")]
+    operands = [item for column, name in terms for item in (c[column], v.get(name))]
+    y = advanced(c["c_x"], v["x"], c["c_D"], D, *operands) if grad_net_in is not None or mask is not None else None
+    if mask is not None:
+        target = _known_state(c, v["x"], v["known"], key, ctx.draw, ctx.stream)
     if grad_net_in is not None:
-        terms = [("c_g", "G"), ("c_h1", "H1"), ("c_h2", "H2"), ("c_h3", "H3"), ("c_n", "z")]
-        operands = [item for column, name in terms for item in (c[column], v.get(name))]
-        grads["c_in"] = grad_net_in.to(dtype) * advanced(c["c_x"], v["x"], c["c_D"], D, *operands)
+        grads["c_in"] = grad_net_in.to(dtype) * (y if mask is None else blended(y, v["mask"], target))
         g_y = g_y + c["c_in"] * grad_net_in.to(dtype)
+    g_mask = g_known = None
+    if mask is not None:
+        inside = v["mask"] * g_y
+        g_mask, g_known = g_y * (target - y), c["k_x"] * inside
+        grads["k_x"] = inside * v["known"]
+        if key is not None:
+            grads["k_n"] = inside * NOISE_OPS["normal"].overload(x.detach().to(dtype), key, ctx.draw, known_stream(ctx.stream))
+        g_y = g_y - inside
     g_D = c["c_D"] * g_y + (zero if grad_D is None else grad_D.to(dtype))
     g_x = c["c_x"] * g_y
     if grad_eps_norm is not None:
@@ -134,7 +153,7 @@ def _backward(ctx, grad_y, grad_net_in, grad_D, grad_eps_norm):
 
     by_input = {
         "x": g_x, "F": c["b"] * g_raw, "F_u": c["b_u"] * g_raw, "G": c["c_g"] * g_y,
-        "H1": c["c_h1"] * g_y, "H2": c["c_h2"] * g_y, "H3": c["c_h3"] * g_y, "z": c["c_n"] * g_y,
+        "H1": c["c_h1"] * g_y, "H2": c["c_h2"] * g_y, "H3": c["c_h3"] * g_y, "z": c["c_n"] * g_y, "known": g_known, "mask": g_mask,
     }  # fmt: skip
     grad_coef = None
     if ctx.needs_input_grad[2]:
@@ -152,7 +171,7 @@ def _backward(ctx, grad_y, grad_net_in, grad_D, grad_eps_norm):
 
     tensors = [wanted(0, "x"), wanted(1, "F"), grad_coef]
     tensors += [wanted(3 + i, name) for i, name in enumerate(("F_u", "G", "H1", "H2", "H3", "z"))]
-    return *tensors, *[None] * 6
+    return *tensors, None, None, None, wanted(12, "known"), wanted(13, "mask"), None, None, None
 
 
 def _samples(device, dtype) -> Iterator[Sample]:
@@ -183,7 +202,24 @@ def _samples(device, dtype) -> Iterator[Sample]:
     yield Sample("clipped", (x, F, coef(10, clip=(-0.5, 0.4))), {"return_D": True})
     yield Sample("network input in bfloat16", (x, F, coef(11)), {"net_dtype": torch.bfloat16})
     yield Sample("network of another dtype", (x, F.to(torch.bfloat16), coef(12)), {"F_u": F_u.float(), "net_dtype": torch.float16})
-    everything = {"F_u": F_u, "G": G, "H1": H1, "H2": H2, "H3": H3, "key": keys(2, device), "draw": 1, "stream": 9}
+    known, mask = randn(shape, device, dtype, 30), (randn(shape, device, dtype, 31) > 0).to(dtype)
+    yield Sample("known data", (x, F, coef(15)), {"known": known, "mask": mask, "net_dtype": dtype})
+    yield Sample("known data and noise", (x, F, coef(16, 2)), {"known": known, "mask": mask * 0.7, "key": keys(2, device), "draw": 2})
+    last_mask = (last > 0).to(dtype)
+    noisy = {"known": last.flip(1), "mask": last_mask, "key": keys(2, device)}
+    yield Sample("known data, channels_last", (last, last.flip(0), coef(17)), noisy)
+    everything = {
+        "F_u": F_u,
+        "known": known,
+        "mask": mask,
+        "G": G,
+        "H1": H1,
+        "H2": H2,
+        "H3": H3,
+        "key": keys(2, device),
+        "draw": 1,
+        "stream": 9,
+    }
     outputs = {"net_dtype": dtype, "return_D": True, "return_eps_norm": True}
     yield Sample("everything", (x, F, coef(13, 2, clip=(-1.0, 1.0))), everything | outputs)
     big = randn((2, 3, 41, 43), device, dtype, 20)
@@ -203,13 +239,15 @@ def _errors(device) -> Iterator[Sample]:
     yield Sample("short key", (x, F, coef), {"key": key[:1]})
     yield Sample("z and key", (x, F, coef), {"z": x, "key": key})
     yield Sample("negative draw", (x, F, coef), {"draw": -1})
+    yield Sample("mask alone", (x, F, coef), {"mask": x})
+    yield Sample("shape of known", (x, F, coef), {"known": x[:1], "mask": x})
     yield Sample("integer network", (x, F, coef), {"net_dtype": torch.int32})
     yield Sample("complex state", (x.to(torch.complex64), F, coef))
 
 
 def _bytes_moved(sample: Sample) -> int:
     x, kwargs = sample.args[0], sample.kwargs
-    tensors = [*sample.args[:2], *(kwargs.get(name) for name in ("F_u", "G", "H1", "H2", "H3", "z")), x]
+    tensors = [*sample.args[:2], *(kwargs.get(name) for name in ("F_u", "G", "H1", "H2", "H3", "z", "known", "mask")), x]
     if kwargs.get("return_D"):
         tensors.append(x)
     moved = sum(t.numel() * t.element_size() for t in tensors if t is not None)
@@ -217,7 +255,7 @@ def _bytes_moved(sample: Sample) -> int:
 
 
 _TENSORS = "Tensor x, Tensor F, Tensor coef, Tensor? F_u=None, Tensor? G=None, Tensor? H1=None, Tensor? H2=None, Tensor? H3=None"
-_NOISE = "Tensor? z=None, Tensor? key=None, SymInt draw=0, SymInt stream=0"
+_NOISE = "Tensor? z=None, Tensor? key=None, SymInt draw=0, SymInt stream=0, Tensor? known=None, Tensor? mask=None"
 
 OP = register(
     Op(
@@ -225,7 +263,7 @@ OP = register(
         args=f"{_TENSORS}, {_NOISE}, ScalarType? net_dtype=None, bool return_D=False, bool return_eps_norm=False",
         returns="(Tensor, Tensor?, Tensor?, Tensor?)",
         out_args=f"{_TENSORS}, {_NOISE}, *, Tensor(a!) out, Tensor(b!)? net_in=None, Tensor(c!)? D=None, Tensor(d!)? eps_norm=None",
-        equation="D = clip(a*x + b*F + b_u*F_u); y = c_x*x + c_D*D + c_g*G + sum_k c_hk*H_k + c_n*z",
+        equation="D = clip(a*x + b*F + b_u*F_u); y = c_x*x + c_D*D + c_g*G + sum_k c_hk*H_k + c_n*z; y = (1-m)*y + m*(k_x*known + k_n*z')",
         source="common form of EDM, DDIM, SDE predictors and multistep solvers; docs/notation.md",
         reference=reference,
         out_names=("out", "net_in", "D", "eps_norm"),
@@ -257,6 +295,8 @@ def sampler_step(
     key: Tensor | None = None,
     draw: int = 0,
     stream: int = 0,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
     net_dtype: torch.dtype | None = None,
     return_D: bool = False,
     return_eps_norm: bool = False,
@@ -269,9 +309,11 @@ def sampler_step(
     Args:
         x: [B, ...] state.
         F: [B, ...] raw network output; F_u: that without the condition, for classifier-free guidance.
-        coef: [16] or [B, 16] float64, columns `fastdiff.ops.COLUMNS`, made by `coef_row` or by a plan.
+        coef: [18] or [B, 18] float64, columns `fastdiff.ops.COLUMNS`, made by `coef_row` or by a plan.
         G: [B, ...] guidance gradient; history: up to three tensors H_1..H_3.
         z: [B, ...] noise, or key: [B] int64 with draw and stream, from which the kernel makes it.
+        known, mask: [B, ...] data that is known and where (1 known, 0 free): y <- (1 - m)*y + m*(k_x*known + k_n*z'), z' from the key
+            in the stream's known half; without a key there is no z'.
         net_dtype: also return the next network input c_in*y in this dtype.
         return_D, return_eps_norm: also return D, and |e_x*x + e_D*D|_2 of each sample, [B].
         out: y is written there; no gradients then.
@@ -288,8 +330,8 @@ def sampler_step(
         raise ValueError(f"history: expected at most 3 tensors, got {len(history)}")
     check_net_dtype(net_dtype)
     H = [*history, None, None, None][:3]
-    check_no_dual(x, F, coef, F_u, G, *H, z)
-    operands = (x, F, coef, F_u, G, *H, z, key, draw, stream)
+    check_no_dual(x, F, coef, F_u, G, *H, z, known, mask)
+    operands = (x, F, coef, F_u, G, *H, z, key, draw, stream, known, mask)
     if out is None:
         return SamplerStep(*OP.overload(*operands, net_dtype, return_D, return_eps_norm))
     net_in = torch.empty_like(x, dtype=net_dtype) if net_dtype is not None else None

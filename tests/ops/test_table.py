@@ -26,6 +26,12 @@ def _sample(op, dtype, index: int, device="cpu") -> Sample:
     return list(op.samples(device, dtype))[index]
 
 
+def _needed_outs(op, sample, kwargs) -> dict[str, torch.Tensor]:
+    """Room for the outputs that are not optional."""
+    produced = results(op.overload(*sample.args, **kwargs))
+    return {name: torch.empty_like(t) for name, t in zip(op.out_names, produced, strict=True) if t is not None}
+
+
 def _representative(op, dtype, index: int) -> bool:
     return _sample(op, dtype, index).label in ("odd image", "everything")
 
@@ -38,6 +44,7 @@ def test_backend_agrees_with_the_float64_reference(op, dtype, index, name):
     call, device = backend(name, op)
     sample = _sample(op, dtype, index, device)
     got = results(call(*sample.args, **sample.kwargs))
+    state_dtype = sample.args[0].dtype
     reference = in_float64(_sample(op, dtype, index))
     expected = results(op.reference(*reference.args, **reference.kwargs))
     assert len(got) == len(expected)
@@ -45,7 +52,7 @@ def test_backend_agrees_with_the_float64_reference(op, dtype, index, name):
         if exact is None:
             assert value is None
             continue
-        tolerance = op.tolerance[value.dtype]
+        tolerance = op.tolerance[value.dtype if state_dtype == torch.float64 else min(value.dtype, torch.float32, key=lambda d: d.itemsize)]
         # Triton's interpreter truncates where it should round to bfloat16.
         slack = 2 if name == "triton" and not GPU and value.dtype == torch.bfloat16 else 1
         torch.testing.assert_close(value.cpu().double(), exact.double(), rtol=slack * tolerance.rtol, atol=tolerance.atol)
@@ -92,9 +99,9 @@ def test_out_variant_writes_what_the_functional_one_returns(op, dtype, index, ta
 @pytest.mark.parametrize("op", list(OPS.values()), ids=list(OPS))
 def test_out_variant_refuses_gradients_and_bumps_versions(op):
     sample = _sample(op, torch.float32, 4)
-    outs = {op.out_names[0]: torch.empty_like(sample.args[0])}
     inputs = sample.args[1:] if op.args.startswith("Tensor like") else sample.args
     counter = {k: v for k, v in sample.kwargs.items() if k in ("key", "draw")}
+    outs = _needed_outs(op, sample, counter)
     before = outs["out"]._version
     op.out_overload(*inputs, **counter, **outs)
     assert outs["out"]._version > before
@@ -155,7 +162,7 @@ def test_opcheck_out(op):
     sample = _sample(op, torch.float32, 4)
     inputs = sample.args[1:] if op.args.startswith("Tensor like") else sample.args
     counter = {k: v for k, v in sample.kwargs.items() if k in ("key", "draw")}
-    torch.library.opcheck(op.out_overload, inputs, {**counter, "out": torch.empty_like(sample.args[0])})
+    torch.library.opcheck(op.out_overload, inputs, {**counter, **_needed_outs(op, sample, counter)})
 
 
 @pytest.mark.parametrize(("op", "dtype", "index"), _cases((torch.float64,), differentiable))
@@ -237,7 +244,8 @@ def test_forward_mode_is_right_under_torch_func_and_refused_for_dual_tensors(op)
     value, tangent = torch.func.jvp(call, (sample.args[0],), (direction,))
     step = 1e-6
     torch.testing.assert_close(value, call(sample.args[0]))
-    torch.testing.assert_close(tangent, (call(sample.args[0] + step * direction) - value) / step, rtol=1e-5, atol=1e-7)
+    ahead, behind = (call(sample.args[0] + sign * step * direction) for sign in (1, -1))
+    torch.testing.assert_close(tangent, (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-7)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(sample.args[0], direction)
         kwargs = {k: v for k, v in sample.kwargs.items() if k in ("key", "draw")}
