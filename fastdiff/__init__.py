@@ -9,8 +9,12 @@ Importing needs torch and numpy only, and never compiles anything. `fastdiff.doc
 from . import ops
 from ._backends import CPU_EXTENSION_ERROR
 from ._version import __version__
+from .brownian import BrownianPath
+from .discrete import Discrete, cosine_betas, geometric_sigmas, linear_betas, scaled_linear_betas
 from .doctor import doctor
+from .epsilon_scaling import EpsilonScaling
 from .guidance import ClassifierFree, Guidance, vp_time_window
+from .known import Basis, Known, channel_basis, gray_basis
 from .loop import StepInfo, run
 from .noise import Stream, keys, randn
 from .ops import (
@@ -26,32 +30,73 @@ from .ops import (
     sampler_step,
     uniform,
 )
-from .parametrizations import EDM, Denoiser, Epsilon, Parametrization, Score, Velocity
+from .parametrizations import EDM, Data, Denoiser, Epsilon, Mean, Parametrization, Score, Velocity, tweedie
 from .plan import Plan, Row
-from .samplers import EDMSampler, EpsilonScaling
+from .samplers import (
+    DDIM,
+    DDPM,
+    AnnealedLangevin,
+    DPMSolver2M,
+    DPMSolver2S,
+    DPMSolver3M,
+    EDMSampler,
+    EulerAncestral,
+    Langevin,
+    PCSampler,
+    Sampler,
+    UniPC,
+)
 from .sampling import sample
+from .sdes import EDMSDE, SDE, VESDE, VPSDE, SubVPSDE
 
 __all__ = [
     "CPU_EXTENSION_ERROR",
+    "DDIM",
+    "DDPM",
     "EDM",
+    "EDMSDE",
+    "SDE",
+    "VESDE",
+    "VPSDE",
+    "AnnealedLangevin",
+    "Basis",
+    "BrownianPath",
     "ClassifierFree",
+    "DPMSolver2M",
+    "DPMSolver2S",
+    "DPMSolver3M",
+    "Data",
     "Denoiser",
+    "Discrete",
     "EDMSampler",
     "Epsilon",
     "EpsilonScaling",
+    "EulerAncestral",
     "Guidance",
+    "Known",
+    "Langevin",
+    "Mean",
+    "PCSampler",
     "Parametrization",
     "Plan",
     "Row",
+    "Sampler",
     "Score",
     "StepInfo",
     "Stream",
+    "SubVPSDE",
+    "UniPC",
     "Velocity",
     "__version__",
+    "channel_basis",
     "coef_row",
+    "cosine_betas",
     "doctor",
+    "geometric_sigmas",
+    "gray_basis",
     "keys",
     "langevin_row",
+    "linear_betas",
     "normal",
     "normal_sum",
     "ode_error",
@@ -64,6 +109,8 @@ __all__ = [
     "run",
     "sample",
     "sampler_step",
+    "scaled_linear_betas",
+    "tweedie",
     "uniform",
     "vp_time_window",
 ]

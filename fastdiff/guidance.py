@@ -20,8 +20,8 @@ from .schedules import VP
 class Guidance:
     """score <- score + w*grad log r(x; sigma): classifier guidance, and discriminator guidance (Kim et al. 2023, EDM-G++).
 
-    In the step, D <- D + w*sigma^2*G, so G enters y with the coefficient c_g = (dy/dD)*w*sigma^2. Epsilon scaling does not
-    touch it.
+    In the step, D <- D + w*sigma^2*G, so G enters y with the coefficient c_g = (dy/dD)*w*sigma^2, and D itself where a multistep
+    sampler keeps it. Epsilon scaling does not touch it.
 
     Args:
         gradient: called with (x, sigma, **condition), x [B, ...] the unscaled noisy sample in data units and sigma [B];
@@ -42,7 +42,10 @@ class Guidance:
             w = self.weight if row.order == 1 else self.second_order_weight
             if not w or not self.window[0] <= row.sigma <= self.window[1]:
                 return row
-            return replace(row, coef=row.coef | {"c_g": row.response * w * row.sigma**2})
+            added = w * row.sigma**2
+            if row.keep == "D":  # G takes the place of F_u, or is added to it where classifier-free guidance has it
+                return replace(row, guide=added, coef={"b_u": added} | row.coef)
+            return replace(row, coef=row.coef | {"c_g": row.response * added})
 
         return plan.map_rows(guided, " + guidance")
 

@@ -12,12 +12,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .brownian import BrownianPath
+from .epsilon_scaling import EpsilonScaling
 from .guidance import ClassifierFree, Guidance
+from .known import AS_GIVEN, Basis, Blend, Known
 from .noise import Stream
 from .ops._checks import check_net_dtype
+from .ops.langevin_row import OP as LANGEVIN
+from .ops.noise import NOISE_OPS
+from .ops.normal_sum import OP as NORMAL_SUM
 from .ops.perturb import OP as PERTURB
 from .ops.sampler_step import OP as STEP
-from .plan import Plan
+from .plan import Plan, Row
+
+NORMAL = NOISE_OPS["normal"]
+
+#: Draws of known data beside steps that draw nothing themselves: out of the way of the others.
+_KNOWN_DRAWS = 2**32
 
 
 class StepInfo(NamedTuple):
@@ -38,8 +49,11 @@ def run(
     *,
     key: Tensor | None = None,
     noise: Callable[[Tensor], Tensor] | None = None,
+    path: BrownianPath | None = None,
     guidance: Guidance | None = None,
     cfg: ClassifierFree | None = None,
+    eps_scale: float | EpsilonScaling = 1.0,
+    known: Known | None = None,
     condition: Mapping[str, Any] | None = None,
     clip: tuple[float, float] | None = None,
     net_dtype: torch.dtype | None = None,
@@ -56,7 +70,9 @@ def run(
         latents: [B, ...] standard normals; their dtype (float32 or float64) is the state's.
         key: [B] int64 noise keys, for a plan that draws noise.
         noise: called instead as noise(like) once for each draw of the original program, in its order (dead draws included).
-        guidance, cfg: what to add; see fastdiff.guidance.
+        path: take the noise of steps between two levels from the Brownian path of the keys, which does not depend on the steps.
+        guidance, cfg: what to add; see fastdiff.guidance. eps_scale: lambda of epsilon scaling, a number or an EpsilonScaling.
+        known: data that a measurement fixes (inpainting, colorization); see fastdiff.known.
         condition: keyword arguments of every network call.
         clip: (lo, hi) bounds of D.
         net_dtype: dtype of x_in, written by the step itself; default: the state's.
@@ -72,8 +88,10 @@ def run(
     """
     if latents.dim() < 1 or latents.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"latents: expected [B, ...] float32 or float64, got {list(latents.shape)} {latents.dtype}")
-    if plan.stochastic and key is None and noise is None:
+    if (plan.stochastic or known is not None) and key is None and noise is None:
         raise ValueError(f"key: expected noise keys or a noise callable for {plan.name}, which draws noise; got neither")
+    if path is not None and key is None:
+        raise ValueError("path: expected noise keys beside it, got none")
     if key is not None and noise is not None:
         raise ValueError("noise: expected none beside key, got both")
     check_net_dtype(net_dtype)
@@ -81,20 +99,29 @@ def run(
         raise ValueError(f"clip: expected (lo, hi) with lo <= hi, got {clip!r}")
     _check_folded(plan, "b_u", "cfg", cfg)
     _check_folded(plan, "c_g", "guidance", guidance)
-    for change in (cfg, guidance, None if clip is None else _clip(*clip)):
+    blend = None if known is None else known if noise is None else AS_GIVEN
+    for change in (cfg, EpsilonScaling.of(eps_scale), guidance, None if clip is None else _clip(*clip), blend):
         plan = plan if change is None else plan.derived(change)
+    draws = _Draws(noise)
     with torch.set_grad_enabled(differentiable):
-        return _loop(
-            plan, net, latents, key, _Draws(noise), guidance, dict(condition or {}), cfg, net_dtype or latents.dtype,
+        if known is not None and known.basis is not None:
+            net, guidance, draws.basis = *_in_basis(net, guidance, known), known.basis
+            latents = known.basis.forward(latents) if not known.parity else latents
+        nodes = None if path is None else path.table(plan, latents.device)
+        x = _loop(
+            plan, net, latents, key, draws, nodes, guidance, dict(condition or {}), cfg, known, net_dtype or latents.dtype,
             callback, progress,
         )  # fmt: skip
+        return x if known is None or known.basis is None else known.basis.inverse(x)
 
 
-def _loop(plan, net, latents, key, draws, guidance, condition, cfg, net_dtype, callback, progress) -> Tensor:
+def _loop(plan, net, latents, key, draws, nodes, guidance, condition, cfg, known, net_dtype, callback, progress) -> Tensor:
     tables = plan.tables(latents.device, net_dtype, latents.dtype, latents.shape[0])
-    fixed = _fixed_arguments(plan, key, latents.dtype, net_dtype, watched=callback is not None)
+    data, mask = (None, None) if known is None else known.tensors(latents)
+    fixed = _fixed_arguments(plan, key, latents.dtype, net_dtype, callback is not None, data, mask)
     uncond = None if cfg is None else {**condition, **cfg.uncond}
-    x, net_in = _first_state(plan, tables, latents, key, draws, net_dtype)
+    x, net_in = _first_state(plan, tables, latents, key, draws, net_dtype, known, data, mask)
+    blends = [] if known is None else known.blends(plan)
     step, history = STEP.overload, deque[Tensor]()
     # Below autograd where nothing needs a gradient: its bookkeeping in Python costs 20 us a call. (inference_mode would
     # taint the tensors for guidance that differentiates; a guard object costs 1 us.)
@@ -108,13 +135,23 @@ def _loop(plan, net, latents, key, draws, guidance, condition, cfg, net_dtype, c
             operands = dict(zip(("H1", "H2", "H3"), history, strict=False), **operands)
         if uncond is not None and "b_u" in row.coef:
             operands = operands | {"F_u": net(net_in, label, **uncond)}
-        if guidance is not None and "c_g" in row.coef:
+        if guidance is not None and ("c_g" in row.coef or row.guide):
             state = x if row.scale == 1 else x / row.scale
-            operands = operands | {"G": guidance.gradient(state, tables.sigmas[i], **condition)}
-        if key is None and row.draw >= 0:
-            operands = operands | {"z": draws.take(row.draw, x)}
+            operands = operands | _guided(row, operands, guidance.gradient(state, tables.sigmas[i], **condition))
+        if key is None:
+            operands = operands | draws.of(row, x)
+            if data is not None:
+                operands["known"] = draws.known(blends[i], data)
+        elif nodes is not None and nodes[i] is not None:
+            operands = operands | {"z": NORMAL_SUM.overload(x, key, *nodes[i], int(Stream.PATH))}
+        if row.learned is not None:
+            F, operands = _learned(row, x, F, operands)
         exclude(autograd, inside)
         try:
+            if row.adaptive:
+                coef = LANGEVIN.overload(
+                    x, F, coef, shared=row.adaptive == "batch", **{k: v for k, v in operands.items() if k in _LANGEVIN_OPERANDS}
+                )  # fmt: skip
             y, scaled, D, eps_norm = step(x, F, coef, **operands)
         finally:
             exclude(autograd, outside)
@@ -124,20 +161,69 @@ def _loop(plan, net, latents, key, draws, guidance, condition, cfg, net_dtype, c
             history.appendleft(x if row.keep == "x" else D)
         x, net_in = y, y if scaled is None else scaled
         if callback is not None:
-            callback(StepInfo(i, len(plan), row.sigma, D, x, eps_norm))
-    draws.finish(plan.draws, x)
+            in_pixels = known.basis.inverse if known is not None and known.basis is not None else _same
+            callback(StepInfo(i, len(plan), row.sigma, in_pixels(D), in_pixels(x), eps_norm))
+    draws.finish(plan.draws + (0 if known is None else known.draws(plan)), x)
     return x
 
 
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+_LANGEVIN_OPERANDS = ("F_u", "G", "z", "key", "draw", "stream")
+
+
+def _guided(row: Row, operands: Mapping[str, Any], G: Tensor) -> dict[str, Tensor]:
+    """The operand by which a gradient enters: G, or F_u where D itself must be guided because it is kept."""
+    if not row.guide:
+        return {"G": G}
+    F_u = operands.get("F_u")
+    return {"F_u": G if F_u is None else torch.add(F_u, G, alpha=row.guide / row.coef["b_u"])}
+
+
+def _learned(row: Row, x: Tensor, F: Tensor, operands: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+    """The network's output without its variance channels, and the noise with the standard deviation that they say."""
+    if F.shape[1] != 2 * x.shape[1]:
+        raise ValueError(f"net: expected {2 * x.shape[1]} output channels for a learned variance, got {F.shape[1]}")
+    F, v = F.chunk(2, dim=1)
+    operands = dict(operands)
+    if row.draw >= 0:
+        key, z = operands.pop("key", None), operands.get("z")
+        if z is None:
+            z = NORMAL.overload(x, key, operands.pop("draw"), operands.pop("stream"))
+        small, large = row.learned  # type: ignore[misc]
+        operands["z"] = z * torch.exp(small + (v.to(x.dtype) + 1) / 2 * (large - small))
+    return F, operands
+
+
+def _in_basis(net: Callable[..., Tensor], guidance: Guidance | None, known: Known) -> tuple[Callable[..., Tensor], Guidance | None]:
+    """The network and the guidance for a state in the basis of the known data."""
+    forward, inverse = known.basis  # type: ignore[misc]
+
+    def transformed(x_in: Tensor, label: Tensor, **condition: Any) -> Tensor:
+        return forward(net(inverse(x_in), label, **condition))
+
+    if guidance is None:
+        return transformed, None
+    gradient = guidance.gradient
+    return transformed, replace(guidance, gradient=lambda x, sigma, **condition: forward(gradient(inverse(x), sigma, **condition)))
+
+
 def _fixed_arguments(
-    plan: Plan, key: Tensor | None, state_dtype: torch.dtype, net_dtype: torch.dtype, watched: bool
-) -> list[dict[str, Any]]:
+    plan: Plan, key: Tensor | None, state_dtype: torch.dtype, net_dtype: torch.dtype, watched: bool,
+    data: Tensor | None, mask: Tensor | None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """The arguments of each row's step that do not change while the loop runs; defaults are left out."""
     fixed: list[dict[str, Any]] = []
-    for row, following in zip(plan.rows, [*plan.rows[1:], None], strict=True):
+    for i, (row, following) in enumerate(zip(plan.rows, [*plan.rows[1:], None], strict=False)):
         arguments: dict[str, Any] = {}
         if row.draw >= 0 and key is not None:
             arguments |= {"key": key, "draw": row.draw + 1, "stream": int(Stream.STATE)}
+        if data is not None:
+            arguments |= {"known": data, "mask": mask}
+            if key is not None and row.draw < 0:
+                arguments |= {"key": key, "draw": _KNOWN_DRAWS + i, "stream": int(Stream.STATE)}
         if following is not None and (following.c_in != 1 or net_dtype != state_dtype):
             arguments["net_dtype"] = net_dtype  # else the network's input is the state itself
         if watched or row.keep == "D":
@@ -148,14 +234,20 @@ def _fixed_arguments(
     return fixed
 
 
-def _first_state(plan, tables, latents, key, draws, net_dtype) -> tuple[Tensor, Tensor]:
-    """The scaled prior with the churn noise of the first step, and the first network input."""
+def _first_state(plan, tables, latents, key, draws, net_dtype, known, data, mask) -> tuple[Tensor, Tensor]:
+    """The scaled prior with the churn noise of the first step and the known data, and the first network input."""
     if plan.prior_draw >= 0 and key is not None:
         x, _ = PERTURB.overload(latents, tables.prior_scale, tables.prior_noise, key, plan.prior_draw + 1, int(Stream.STATE))
     else:
         x = latents * plan.prior_scale
         if plan.prior_draw >= 0:
             x = x + plan.prior_noise * draws.take(plan.prior_draw, x)
+    if known is not None and plan.rows:
+        blend = known.first(plan)
+        if blend is not None:
+            x = torch.lerp(x, draws.known(blend, data), mask)
+        elif not known.parity:
+            x = torch.addcmul(x, mask, data, value=plan.rows[0].scale)  # the latents are its noise
     c_in = plan.rows[0].c_in if plan.rows else 1
     return x, x if c_in == 1 and net_dtype == x.dtype else (x * c_in).to(net_dtype)
 
@@ -177,21 +269,41 @@ class _Draws:
     def __init__(self, noise: Callable[[Tensor], Tensor] | None) -> None:
         self.noise = noise
         self.next = 0
+        self.apart = 0  # of them for known data, which rows do not count
+        self.basis: Basis | None = None  # of the state, where the original program draws in another
 
     def take(self, index: int, like: Tensor) -> Tensor:
-        """The noise of draw `index`; earlier draws that no row uses are drawn and dropped."""
-        if self.noise is None:
-            raise ValueError("noise: expected a callable or noise keys, got neither")
-        while True:
-            z = self.noise(like)
-            self.next += 1
-            if self.next > index:
-                return z
+        """The noise of draw `index` of the rows; earlier draws that no row uses are drawn and dropped."""
+        z = self._draw(like)
+        while self.next <= index + self.apart:
+            z = self._draw(like)
+        return z
+
+    def of(self, row: Row, x: Tensor) -> dict[str, Tensor]:
+        """The noise of a row."""
+        if row.draw < 0:
+            return {}
+        z = self.take(row.draw, x)
+        return {"z": z if self.basis is None else self.basis.forward(z)}
+
+    def known(self, blend: Blend, data: Tensor) -> Tensor:
+        """Known data at the level of a blend; their draw follows the row's own."""
+        state = blend.k_x * data
+        for _ in range(blend.dead):
+            self._draw(data)
+        self.apart += blend.dead + bool(blend.k_n)
+        return state + blend.k_n * self._draw(data) if blend.k_n else state
 
     def finish(self, count: int, like: Tensor) -> None:
         """Draw what the original program would still have drawn, so that a shared generator goes on in step."""
-        if self.noise is not None and self.next < count:
-            self.take(count - 1, like)
+        while self.noise is not None and self.next < count:
+            self._draw(like)
+
+    def _draw(self, like: Tensor) -> Tensor:
+        if self.noise is None:
+            raise ValueError("noise: expected a callable or noise keys, got neither")
+        self.next += 1
+        return self.noise(like)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class Stream(IntEnum):
     STATE = 0  #: the prior draw (draw 0) and the noise of the sampler's steps
     PROBE = 1  #: Hutchinson probes
     DATA = 2  #: training noise
+    PATH = 3  #: the nodes of a Brownian path
     KEYS = 0x6B657973  #: keys derived from a single seed ("keys" in ASCII)
 
 

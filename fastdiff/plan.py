@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +31,11 @@ class Row:
         draw: index of the noise drawn in this step, where coef has a c_n; -1 for none.
         keep: what joins the history after the step: "x" the state before it, "D" the denoised estimate, "" nothing.
         forget: whether the oldest history tensor is dropped after the step.
+        next_sigma, next_scale: the noise level of the state after the step.
+        remaining: steps that follow this one, counted as the sampler counts them: t of epsilon scaling.
+        adaptive: "batch" or "sample" for a Langevin step whose size `langevin_row` finds, for the batch or for each sample.
+        learned: (ln std, ln std) between which the second half of the network's channels chooses the noise; None for none.
+        guide: weight of a guidance gradient that enters D itself, since D is kept.
     """
 
     sigma: float
@@ -43,6 +48,12 @@ class Row:
     draw: int = -1
     keep: str = ""
     forget: bool = False
+    next_sigma: float = 0.0
+    next_scale: float = 1.0
+    remaining: int = 0
+    adaptive: Literal["", "batch", "sample"] = ""
+    learned: tuple[float, float] | None = None
+    guide: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,12 +90,12 @@ class Plan:
     @property
     def stochastic(self) -> bool:
         """Whether noise is drawn after the prior."""
-        return self.prior_draw >= 0 or any(row.draw >= 0 for row in self.rows)
+        return self.prior_draw >= 0 or any(row.draw >= 0 or row.adaptive for row in self.rows)
 
     def matrix(self) -> Tensor:
         """[calls, 18] float64 coefficients, columns as in `fastdiff.ops.COLUMNS`, c_in that of the next call."""
         table = []
-        for row, following in zip(self.rows, [*self.rows[1:], None], strict=True):
+        for row, following in zip(self.rows, [*self.rows[1:], None], strict=False):
             values = DEFAULTS | row.coef
             values["c_in"] = 0.0 if following is None else following.c_in
             values["e_x"], values["e_D"] = 1 / (row.scale * row.sigma), -1 / row.sigma
@@ -133,7 +144,7 @@ class Plan:
         return float((numbers[0] - numbers[1]).abs().max()) if self.rows else 0.0
 
     def __str__(self) -> str:
-        shown = ("a", "b", "b_u", "c_x", "c_D", "c_g", "c_h1", "c_h2", "c_h3", "c_n", "c_in")
+        shown = ("a", "b", "b_u", "c_x", "c_D", "c_g", "c_h1", "c_h2", "c_h3", "c_n", "c_l", "k_x", "k_n", "c_in")
         matrix = self.matrix()
         used = [name for name in shown if matrix[:, COLUMNS.index(name)].any()]
         noise = f" + {self.prior_noise:.5g}*z" if self.prior_noise else ""

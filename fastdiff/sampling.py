@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .brownian import BrownianPath
+from .epsilon_scaling import EpsilonScaling
 from .guidance import ClassifierFree, Guidance
+from .known import Known
 from .loop import StepInfo, run
 from .noise import Seeds, keys, randn
 from .parametrizations import BY_NAME, Denoiser, Parametrization
 from .plan import Plan
-from .samplers import EDMSampler
+from .samplers import EDMSampler, Sampler
 
 
 def sample(
@@ -21,7 +24,7 @@ def sample(
     shape: Sequence[int] | None = None,
     *,
     seeds: Seeds = 0,
-    sampler: EDMSampler | Plan | None = None,
+    sampler: Sampler | Plan | None = None,
     parametrization: str | Parametrization = "D",
     latents: Tensor | None = None,
     noise: Callable[[Tensor], Tensor] | None = None,
@@ -29,8 +32,11 @@ def sample(
     net_dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     memory_format: torch.memory_format = torch.contiguous_format,
+    path: BrownianPath | None = None,
     guidance: Guidance | None = None,
     cfg: ClassifierFree | None = None,
+    eps_scale: float | EpsilonScaling = 1.0,
+    known: Known | None = None,
     clip: tuple[float, float] | None = None,
     callback: Callable[[StepInfo], None] | None = None,
     progress: bool | None = None,
@@ -46,8 +52,8 @@ def sample(
         net: called as net(x_in, label, **condition), x_in [B, ...] and label [B].
         shape: [B, ...] of the samples; not needed with `latents`.
         seeds: an int for the batch, or one for each sample: a sample depends on its seed alone, not on its batch.
-        sampler: an EDMSampler or a ready plan; the default is EDM's Heun with 18 steps, 35 calls.
-        parametrization: what the network returns: "D" (denoised), "F" (raw EDM network), "eps", "score" or "v", or a
+        sampler: any of fastdiff.samplers or a ready plan; the default is EDM's Heun with 18 steps, 35 calls.
+        parametrization: what the network returns: "D" (denoised), "F" (raw EDM network), "eps", "score", "v" or "x0", or a
             Parametrization object that also states sigma_data or the schedule; a ready plan has its own.
         latents: [B, ...] standard normals to start from, instead of those of `seeds`.
         noise: for parity with other programs; see `fastdiff.run`.
@@ -55,7 +61,7 @@ def sample(
         net_dtype: dtype of the network's input; default: the state's.
         device: where to sample; default: that of the network's parameters, else of the latents, else the CPU.
         memory_format: of the state, e.g. torch.channels_last, unless latents are given; the samples do not depend on it.
-        guidance, cfg, clip, callback, progress, differentiable: see `fastdiff.run`.
+        path, guidance, cfg, eps_scale, known, clip, callback, progress, differentiable: see `fastdiff.run`.
         condition: passed to every network call, e.g. class_labels.
 
     Returns:
@@ -79,12 +85,13 @@ def sample(
         if len(shape) < 1 or any(not isinstance(n, int) or n < 0 for n in shape):
             raise ValueError(f"shape: expected (B, ...) of integers >= 0, got {tuple(shape)}")
     size = (shape if latents is None else latents.shape)[0]  # type: ignore[index]
-    key = keys(seeds, size, device=device) if latents is None or (plan.stochastic and noise is None) else None
+    draws = plan.stochastic or known is not None
+    key = keys(seeds, size, device=device) if latents is None or (draws and noise is None) else None
     if latents is None:
         latents = randn(shape, key, dtype=state_dtype, device=device, memory_format=memory_format)  # type: ignore[arg-type]
     return run(
-        plan, net, latents.to(device, state_dtype), key=key if plan.stochastic and noise is None else None, noise=noise,
-        guidance=guidance, cfg=cfg, condition=condition, clip=clip, net_dtype=net_dtype, callback=callback,
+        plan, net, latents.to(device, state_dtype), key=key if noise is None else None, noise=noise, path=path, guidance=guidance,
+        cfg=cfg, eps_scale=eps_scale, known=known, condition=condition, clip=clip, net_dtype=net_dtype, callback=callback,
         progress=progress, differentiable=differentiable,
     )  # fmt: skip
 

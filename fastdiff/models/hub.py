@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from .digits.classifier import build_classifier as build_digits_classifier
 from .digits.network import build as build_digits
 
 HERE = Path(__file__).parent
@@ -32,10 +33,33 @@ class Model:
     about: str
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """A named noise-conditional classifier, net(x, sigma) -> logits [B, classes].
+
+    Attributes:
+        build: makes the untrained network; weights: the safetensors file that it is shipped with.
+        classes: number of classes; about: one line for people.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    weights: Path
+    classes: int
+    about: str
+
+
 MODELS: dict[str, Model] = {
     "digits": Model(
         "digits", build_digits, HERE / "digits" / "digits.safetensors", (1, 8, 8), 10,
         "EDM on scikit-learn's 8x8 handwritten digits, class-conditional, 0.75 M parameters",
+    ),
+}  # fmt: skip
+
+CLASSIFIERS: dict[str, Classifier] = {
+    "digits": Classifier(
+        "digits", build_digits_classifier, HERE / "digits" / "classifier.safetensors", 10,
+        "scikit-learn's 8x8 handwritten digits at every noise level, 0.03 M parameters",
     ),
 }  # fmt: skip
 
@@ -47,11 +71,26 @@ def load_model(name: str, weights: Path | str | None = None, device: torch.devic
         ValueError: unknown name; a file that is no safetensors file, or whose tensors are not the network's.
         OSError: the file cannot be read.
     """
-    if name not in MODELS:
-        raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {name!r}")
-    model = MODELS[name]
-    net = model.build()
-    load_weights(net, Path(weights) if weights is not None else model.weights)
+    return _load("model", MODELS, name, weights, device)
+
+
+def load_classifier(name: str, weights: Path | str | None = None, device: torch.device | str = "cpu") -> nn.Module:
+    """A noise-conditional classifier in evaluation mode: net(x, sigma) -> logits, x noisy and unscaled, sigma in data units.
+
+    Raises:
+        ValueError, OSError: as load_model.
+    """
+    return _load("classifier", CLASSIFIERS, name, weights, device)
+
+
+def _load(
+    what: str, known: Mapping[str, Model | Classifier], name: str, weights: Path | str | None, device: torch.device | str
+) -> nn.Module:
+    if name not in known:
+        raise ValueError(f"{what}: expected one of {', '.join(known)}, got {name!r}")
+    entry = known[name]
+    net = entry.build()
+    load_weights(net, Path(weights) if weights is not None else entry.weights)
     return net.eval().requires_grad_(False).to(device)
 
 

@@ -135,7 +135,7 @@ def differentiate(reference: Callable) -> dict[str, Callable]:
             results = reference(*arguments)
             return tuple(t for t in (results if isinstance(results, tuple) else (results,)) if t is not None)
 
-        produced, pull_back = torch.func.vjp(outputs, *(inputs[i] for i in wanted))
+        produced, pull_back, *_ = torch.func.vjp(outputs, *(inputs[i] for i in wanted))
         given = [g for g, was in zip(grads, ctx.given, strict=True) if was]
         cotangents = [torch.zeros_like(t) if g is None else g.to(t.dtype) for g, t in zip(given, produced, strict=True)]
         result: list[Tensor | None] = [None] * len(inputs)

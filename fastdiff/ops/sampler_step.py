@@ -166,8 +166,8 @@ def _backward(ctx, grad_y, grad_net_in, grad_D, grad_eps_norm):
         grad_coef = per_sample if coef.dim() == 2 else per_sample.sum(0)
 
     def wanted(position: int, name: str) -> Tensor | None:
-        t = inputs[name]
-        return by_input[name].to(t.dtype) if t is not None and ctx.needs_input_grad[position] else None
+        t, gradient = inputs[name], by_input[name]
+        return gradient.to(t.dtype) if t is not None and gradient is not None and ctx.needs_input_grad[position] else None
 
     tensors = [wanted(0, "x"), wanted(1, "F"), grad_coef]
     tensors += [wanted(3 + i, name) for i, name in enumerate(("F_u", "G", "H1", "H2", "H3", "z"))]

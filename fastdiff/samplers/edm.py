@@ -21,36 +21,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from ..epsilon_scaling import EpsilonScaling
 from ..parametrizations import Parametrization
 from ..plan import Plan, Row
 from ..schedules import VE, VP, Float, Linear, Schedule, edm_sigmas, iddpm_sigmas, ve_sigmas, vp_sigmas
+from ._rows import CLEAN, Level, Sampler, expect, make_row
 
 
 @dataclass(frozen=True)
-class EpsilonScaling:
-    """The predicted noise is divided by lambda = k*t + b, t = N - 1, ..., 0 being the step counted from the end.
-
-    Args:
-        b: lambda where k = 0, e.g. 1.0004 (SEDM-G++ on CIFAR-10).
-        k: slope in t, so that early, noisy steps may be scaled more.
-        of_scaled_state: take eps from the scaled state x instead of x/s, as EDM-ES's ablation_sampler does; only
-            there for parity with it, and the same wherever s = 1.
-    """
-
-    b: float = 1.0
-    k: float = 0.0
-    of_scaled_state: bool = False
-
-    def mix(self, t: int, scale: float) -> tuple[float, float]:
-        """(p, q) with D <- p*x + q*D, x the state."""
-        lam = self.k * t + self.b
-        if not lam > 0:
-            raise ValueError(f"EpsilonScaling: expected k*t + b > 0 at every step, got {lam} at t = {t}")
-        return (1 - 1 / lam) / (1.0 if self.of_scaled_state else scale), 1 / lam
-
-
-@dataclass(frozen=True)
-class EDMSampler:
+class EDMSampler(Sampler):
     """Stochastic Heun or Euler with every choice of Karras et al. 2022; the defaults are EDM's own (35 network calls).
 
     Args:
@@ -86,15 +65,15 @@ class EDMSampler:
     M: int = 1000
 
     def __post_init__(self) -> None:
-        _expect("steps", self.steps, isinstance(self.steps, int) and self.steps >= 1, "an integer >= 1")
-        _expect("solver", self.solver, self.solver in ("heun", "euler"), "'heun' or 'euler'")
+        expect("steps", self.steps, isinstance(self.steps, int) and self.steps >= 1, "an integer >= 1")
+        expect("solver", self.solver, self.solver in ("heun", "euler"), "'heun' or 'euler'")
         known = self.discretization in ("edm", "vp", "ve", "iddpm")
-        _expect("discretization", self.discretization, known, "'edm', 'vp', 've' or 'iddpm'")
-        _expect("schedule", self.schedule, self.schedule in ("linear", "vp", "ve"), "'linear', 'vp' or 've'")
-        _expect("scaling", self.scaling, self.scaling in ("none", "vp"), "'none' or 'vp'")
-        _expect("alpha", self.alpha, 0 < self.alpha <= 1, "0 < alpha <= 1")
-        _expect("rho", self.rho, self.rho > 0, "a number > 0")
-        _expect("S_churn", self.S_churn, self.S_churn >= 0, "a number >= 0")
+        expect("discretization", self.discretization, known, "'edm', 'vp', 've' or 'iddpm'")
+        expect("schedule", self.schedule, self.schedule in ("linear", "vp", "ve"), "'linear', 'vp' or 've'")
+        expect("scaling", self.scaling, self.scaling in ("none", "vp"), "'none' or 'vp'")
+        expect("alpha", self.alpha, 0 < self.alpha <= 1, "0 < alpha <= 1")
+        expect("rho", self.rho, self.rho > 0, "a number > 0")
+        expect("S_churn", self.S_churn, self.S_churn >= 0, "a number >= 0")
 
     def plan(self, net: Parametrization) -> Plan:
         """The table for a network of the given parametrization."""
@@ -104,10 +83,11 @@ class EDMSampler:
         rows: list[Row] = []
         for i, (t_hat, following) in enumerate(zip([s[0] for s in starts], [*times[1:], 0.0], strict=True)):
             # The state after this step is rescaled and gets the churn noise of the next.
-            factor, noise = starts[i + 1][1:] if i + 1 < self.steps else (1.0, 0.0)
-            rows += self._step(schedule, net, i, t_hat, following, factor, noise)
+            raised, factor, noise = starts[i + 1] if i + 1 < self.steps else (0.0, 1.0, 0.0)
+            to = Level.of(schedule, raised) if raised else CLEAN
+            rows += self._step(schedule, net, i, t_hat, following, to, factor, noise)
         t_0 = times[0]
-        return Plan(
+        plan = Plan(
             name=f"EDM {self.solver} {self.steps} steps ({self.discretization}/{self.schedule}/{self.scaling})",
             rows=tuple(rows),
             prior_scale=schedule.sigma(t_0) * schedule.scale(t_0) * starts[0][1],
@@ -115,6 +95,7 @@ class EDMSampler:
             prior_draw=0 if starts[0][2] else -1,
             draws=self.steps,
         )
+        return EpsilonScaling.of(self.eps_scale).apply(plan)
 
     def _levels(self, net: Parametrization) -> tuple[Schedule, Float]:
         """sigma(t), s(t) and the noise levels, within what the network supports."""
@@ -149,43 +130,28 @@ class EDMSampler:
         added = math.sqrt(max(schedule.sigma(t_hat) ** 2 - sigma**2, 0.0))
         return t_hat, schedule.scale(t_hat) / schedule.scale(t), added * schedule.scale(t_hat) * self.S_noise
 
-    def _step(self, schedule: Schedule, net: Parametrization, i: int, t: float, t_next: float, factor: float, noise: float) -> list[Row]:
+    def _step(
+        self, schedule: Schedule, net: Parametrization, i: int, t: float, t_next: float, to: Level, factor: float, noise: float
+    ) -> list[Row]:
         """The rows of step i: one of Euler, or Heun's predictor and corrector."""
         h = t_next - t
-        last = i == self.steps - 1
+        remaining = self.steps - 1 - i
         churn = {"c_n": noise} if noise else {}
         draw = i + 1 if noise else -1
-        A, B = _slope(schedule, t)
-        if self.solver == "euler" or last:
+        at = Level.of(schedule, t)
+        A, B = schedule.slope(t)
+        if self.solver == "euler" or remaining == 0:
             c_x, c_D = factor * (1 + h * A), factor * -h * B
-            return [self._row(schedule, net, i, t, {"c_x": c_x} | churn, c_D, draw=draw)]
+            return [make_row(net, at, to, c_x, c_D, more=churn, draw=draw, remaining=remaining)]
 
         length = self.alpha * h
-        t_prime = t + length
-        A_prime, B_prime = _slope(schedule, t_prime)
+        prime = Level.of(schedule, t + length)
+        A_prime, B_prime = schedule.slope(t + length)
         weight = 1 / (2 * self.alpha)
         kappa = (1 - weight) / self.alpha
-        predictor = self._row(schedule, net, i, t, {"c_x": 1 + length * A}, -length * B, keep="x")
-        corrected = {"c_x": factor * (kappa + h * weight * A_prime), "c_h1": factor * (1 - kappa)}
-        c_D = factor * -h * weight * B_prime
-        return [predictor, self._row(schedule, net, i, t_prime, corrected | churn, c_D, order=2, draw=draw, forget=True)]
-
-    def _row(self, schedule: Schedule, net: Parametrization, i: int, t: float, coef: dict[str, float], c_D: float, **extra) -> Row:
-        """A row with the network's (a, b) and epsilon scaling folded in."""
-        sigma, s = schedule.sigma(t), schedule.scale(t)
-        a, b = net.denoiser(sigma)
-        scaling = self.eps_scale if isinstance(self.eps_scale, EpsilonScaling) else EpsilonScaling(float(self.eps_scale))
-        p, q = scaling.mix(self.steps - 1 - i, s)
-        folded = {"a": a / s, "b": b, "c_x": coef["c_x"] + p * c_D, "c_D": q * c_D}
-        return Row(sigma, s, net.label(sigma), net.c_in(sigma) / s, coef | folded, response=c_D, **extra)
-
-
-def _slope(schedule: Schedule, t: float) -> tuple[float, float]:
-    """(A, B) of dx/dt = A*x - B*D."""
-    relative = schedule.sigma_deriv(t) / schedule.sigma(t)
-    return relative + schedule.scale_deriv(t) / schedule.scale(t), relative * schedule.scale(t)
-
-
-def _expect(name: str, value, valid: bool, expected: str) -> None:
-    if not valid:
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+        c_x, c_D = factor * (kappa + h * weight * A_prime), factor * -h * weight * B_prime
+        more = {"c_h1": factor * (1 - kappa)} | churn
+        return [
+            make_row(net, at, prime, 1 + length * A, -length * B, keep="x", remaining=remaining),
+            make_row(net, prime, to, c_x, c_D, more=more, order=2, draw=draw, forget=True, remaining=remaining),
+        ]

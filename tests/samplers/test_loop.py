@@ -243,7 +243,7 @@ def test_front_door_defaults(net):
         ({"net": 3}, TypeError, "net: expected a callable, got int"),
         ({"shape": None}, ValueError, "shape: expected the shape of the samples"),
         ({"shape": (2, -1)}, ValueError, r"shape: expected \(B, \.\.\.\) of integers >= 0, got \(2, -1\)"),
-        ({"parametrization": "x0"}, ValueError, "parametrization: expected one of D, F, eps, score, v, x0"),
+        ({"parametrization": "y0"}, ValueError, "parametrization: expected one of D, F, eps, score, v, x0"),
         ({"state_dtype": torch.float16}, ValueError, "state_dtype: expected torch.float32 or torch.float64"),
         ({"seeds": [1, 2, 3]}, ValueError, r"seeds: expected \[2\] int64, got \[3\] int64"),
         ({"seeds": "zero"}, TypeError, "seeds: expected an int, 2 ints, an int64 tensor or a torch.Generator, got str"),

@@ -1,0 +1,158 @@
+"""Predictor-corrector sampling of a reverse SDE (Song et al. 2021, arXiv:2011.13456, algorithms 1 to 5).
+
+Every predictor and corrector is y = m*x + c*score + G*z:
+
+    Euler-Maruyama      m = 1 - f dt           c = w g^2 dt            G = g sqrt(dt)
+    reverse diffusion   m = 2 - m_fwd          c = w G_fwd^2           G = G_fwd          x_{i+1} = m_fwd x_i + G_fwd z
+    ancestral           the posterior q(x_{i-1} | x_i, x0) of the discrete process, with x0 = D
+    Langevin            m = 1                  c = e                   G = sqrt(2 e)      e = 2 alpha (snr |z|/|score|)^2
+    annealed Langevin   m = 1                  c = e                   G = sqrt(2 e)      e = 2 alpha (snr std)^2
+
+with w = 1, or 1/2 and no noise for the probability-flow ODE. Upstream's step sizes are kept: t_i = linspace(T, eps, N) but
+dt = T/N, and the last state belongs to no time of its own; `times` gives steps that lead from one time to the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..parametrizations import Parametrization
+from ..plan import Plan, Row
+from ..schedules import posterior
+from ..sdes import SDE, VESDE, VPSDE, SubVPSDE
+from ._rows import CLEAN, Level, Sampler, expect, score_row
+
+PREDICTORS = ("euler_maruyama", "reverse_diffusion", "ancestral_sampling", "probability_flow", "none")
+CORRECTORS = ("langevin", "ald", "none")
+
+
+@dataclass(frozen=True)
+class PCSampler(Sampler):
+    """One predictor step and `corrector_steps` corrector steps at each of N times.
+
+    Args:
+        sde: the forward process.
+        steps: N; times: instead, the times t_0 > ... > t_N themselves, a step leading from each to the next.
+        predictor: "euler_maruyama", "reverse_diffusion", "ancestral_sampling", "probability_flow" or "none".
+        corrector: "langevin" (step size from the signal-to-noise ratio), "ald" (annealed Langevin dynamics) or "none".
+        snr: signal-to-noise ratio of the corrector; corrector_steps: how often it runs at each time.
+        eps: the last time at which the network is called; None for the SDE's own.
+        denoise: leave the noise out of the last predictor step.
+        probability_flow: the predictor discretizes the probability-flow ODE instead of the reverse SDE.
+        step_size: "batch": one Langevin step size from the mean norms of the batch, as upstream; "sample": one for each
+            sample, so that a sample does not depend on its batch.
+    """
+
+    sde: SDE = field(default_factory=VPSDE)
+    steps: int = 1000
+    predictor: Literal["euler_maruyama", "reverse_diffusion", "ancestral_sampling", "probability_flow", "none"] = "reverse_diffusion"
+    corrector: Literal["langevin", "ald", "none"] = "langevin"
+    snr: float = 0.16
+    corrector_steps: int = 1
+    eps: float | None = None
+    denoise: bool = True
+    probability_flow: bool = False
+    times: Sequence[float] | None = None
+    step_size: Literal["batch", "sample"] = "batch"
+
+    def __post_init__(self) -> None:
+        expect("steps", self.steps, isinstance(self.steps, int) and self.steps >= 1, "an integer >= 1")
+        expect("predictor", self.predictor, self.predictor in PREDICTORS, f"one of {', '.join(PREDICTORS)}")
+        expect("corrector", self.corrector, self.corrector in CORRECTORS, f"one of {', '.join(CORRECTORS)}")
+        expect("snr", self.snr, self.snr > 0, "a number > 0")
+        expect("corrector_steps", self.corrector_steps, self.corrector_steps >= 1, "an integer >= 1")
+        expect("step_size", self.step_size, self.step_size in ("batch", "sample"), "'batch' or 'sample'")
+        if self.times is not None:
+            falling = all(b < a for a, b in zip(self.times, self.times[1:], strict=False))
+            expect("times", self.times, len(self.times) >= 2 and falling and self.times[-1] >= 0, "at least two falling times >= 0")
+        if self.ode and self.predictor == "ancestral_sampling":
+            raise ValueError("probability_flow: expected False with ancestral sampling, which is a step of the SDE, got True")
+
+    @property
+    def ode(self) -> bool:
+        """Whether the predictor solves the probability-flow ODE."""
+        return self.probability_flow or self.predictor == "probability_flow"
+
+    def plan(self, net: Parametrization) -> Plan:
+        """The table for a network of the given parametrization."""
+        spans = self._spans()
+        rows: list[Row] = []
+        draws = 0
+        for i, (t, following) in enumerate(spans):
+            remaining, last = len(spans) - 1 - i, i == len(spans) - 1
+            if self.corrector != "none":
+                for _ in range(self.corrector_steps):
+                    rows.append(self._correct(net, t, draw=draws, remaining=remaining))
+                    draws += 1
+            if self.predictor != "none":
+                rows.append(self._predict(net, t, following, draw=draws, remaining=remaining, silent=self.denoise and last))
+                draws += 1
+        dt = "" if self.times is None else ", given times"
+        return Plan(
+            name=f"PC {type(self.sde).__name__} {self.predictor}{' (ODE)' if self.ode else ''} + {self.corrector}, {len(spans)} steps{dt}",
+            rows=tuple(rows), prior_scale=self.sde.prior_std, draws=draws,
+        )  # fmt: skip
+
+    def _spans(self) -> list[tuple[float, float | None]]:
+        """(time of the calls, time that the predictor leads to), None for upstream's steps of T/N."""
+        if self.times is not None:
+            return list(zip(map(float, self.times), map(float, self.times[1:]), strict=False))
+        eps = self.sde.eps if self.eps is None else self.eps
+        width = (self.sde.T - eps) / max(self.steps - 1, 1)
+        return [(self.sde.T - i * width, None) for i in range(self.steps)]
+
+    def _correct(self, net: Parametrization, t: float, draw: int, remaining: int) -> Row:
+        at = Level.of(self.sde, t)
+        alpha = 1 - self.sde.step_beta(t, self.steps) if isinstance(self.sde, VPSDE) else 1.0
+        if self.corrector == "ald":
+            size = 2 * alpha * (self.snr * at.std) ** 2
+            return score_row(net, at, at, 1.0, size, math.sqrt(2 * size), draw=draw, remaining=remaining)
+        # The base row of langevin_row: D' = D, and the size of the step from the device.
+        row = score_row(net, at, at, at.std**2 * 0.0, at.sigma * at.std, draw=-1, remaining=remaining)
+        base = row.coef | {"c_x": 0.0, "c_D": 1.0, "c_l": 2 * alpha * self.snr**2}
+        return Row(**{**row.__dict__, "coef": base, "response": 1.0, "draw": draw, "adaptive": self.step_size})
+
+    def _predict(self, net: Parametrization, t: float, following: float | None, draw: int, remaining: int, silent: bool) -> Row:
+        at = Level.of(self.sde, t)
+        m, c, G = self._coefficients(t, following)
+        if following is None:
+            width = (self.sde.T - (self.sde.eps if self.eps is None else self.eps)) / max(self.steps - 1, 1)
+            to = Level.of(self.sde, t - width) if remaining else CLEAN if self.denoise else at
+        else:
+            to = Level.of(self.sde, following) if following > 0 else CLEAN
+        return score_row(net, at, to, m, c, 0.0 if silent or self.ode else G, draw=draw, remaining=remaining)
+
+    def _coefficients(self, t: float, following: float | None) -> tuple[float, float, float]:
+        """(m, c, G) of the predictor."""
+        sde, weight = self.sde, 0.5 if self.ode else 1.0
+        if self.predictor == "euler_maruyama":
+            dt = sde.T / self.steps if following is None else t - following
+            g = sde.diffusion(t)
+            return 1 - sde.drift(t) * dt, weight * g**2 * dt, g * math.sqrt(dt)
+        if self.predictor == "ancestral_sampling":
+            return self._ancestral(t, following)
+        m, G = sde.discretize(t, self.steps) if following is None else sde.transition(t, following)
+        return 2 - m, weight * G**2, G
+
+    def _ancestral(self, t: float, following: float | None) -> tuple[float, float, float]:
+        """The posterior's mean and noise; DDPM's own for the VP SDE: (x + beta*score)/sqrt(1 - beta), std sqrt(beta)."""
+        sde = self.sde
+        if following is None and isinstance(sde, VPSDE) and not isinstance(sde, SubVPSDE):
+            beta = sde.step_beta(t, self.steps)
+            return 1 / math.sqrt(1 - beta), beta / math.sqrt(1 - beta), math.sqrt(beta)
+        now = (sde.scale(t), sde.std(t))
+        if following is not None:
+            before = (sde.scale(following), sde.std(following)) if following > 0 else (1.0, 0.0)
+        elif isinstance(sde, VESDE):
+            sigma, below = sde.step_sigmas(t, self.steps)
+            now, before = (1.0, sigma), (1.0, below)
+        else:
+            earlier = max(t - sde.T / self.steps, 0.0)
+            before = (sde.scale(earlier), sde.std(earlier)) if earlier > 0 else (1.0, 0.0)
+        m_x, m_0, std = posterior(now, before)
+        # With D = (x + std_t^2 score)/alpha_t: the mean is (m_x + m_0/alpha)*x + m_0*std_t^2/alpha*score.
+        alpha = now[0]
+        return m_x + m_0 / alpha, m_0 * now[1] ** 2 / alpha, std
