@@ -9,8 +9,13 @@ from fastdiff.ops import formulas
 
 formulas.tl = tl  # type: ignore[attr-defined]  # the interpreter looks for it among a jitted function's globals
 
+from .langevin_row import langevin_row  # noqa: E402
 from .noise import normal, rademacher, uniform  # noqa: E402
+from .normal_sum import normal_sum  # noqa: E402
+from .ode_error import ode_error  # noqa: E402
+from .ode_stage import ode_stage  # noqa: E402
 from .perturb import perturb  # noqa: E402
+from .probe_dot import probe_dot  # noqa: E402
 from .sampler_step import sampler_step  # noqa: E402
 
 #: By op name: called as the functional overload, or with the tensors to write as keywords.
@@ -18,6 +23,11 @@ LAUNCHERS = {
     "normal": normal,
     "uniform": uniform,
     "rademacher": rademacher,
+    "normal_sum": normal_sum,
+    "probe_dot": probe_dot,
     "perturb": perturb,
     "sampler_step": sampler_step,
+    "langevin_row": langevin_row,
+    "ode_stage": ode_stage,
+    "ode_error": ode_error,
 }

@@ -17,8 +17,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from .noise import BLOCKS, COUNTER, NORMAL, noise_kernel
+from .langevin_row import ROWS, norms_kernel, rows_kernel
+from .noise import BLOCKS, COUNTER, NORMAL, RADEMACHER, noise_kernel
+from .normal_sum import sum_kernel
+from .ode_error import error_kernel
+from .ode_stage import stage_kernel
 from .perturb import perturb_kernel
+from .probe_dot import probe_kernel
 from .sampler_step import step_kernel
 
 TARGETS = {
@@ -42,21 +47,48 @@ def _cases() -> list[Case]:
     counter = dict.fromkeys(COUNTER, "u32")
     noise = {"keys": "*i64", **counter}
     plain = {"LAST": False, "BLOCKS": BLOCKS}
+    float32 = {"COMPUTE": triton.language.float32, **plain}
+    rows = {"n": "i64", "tiles": "i32", "numel": "i64"}
 
     def step(name: str, dtype: str, *, noisy: bool, **more: str) -> Case:
         types = {"out": dtype, "x": dtype, "F": dtype, "coef": "*fp64", **more, **sizes, **(noise if noisy else counter)}
         compute = triton.language.float64 if dtype == "*fp64" else triton.language.float32
         return Case(name, step_kernel, types, {"PER_SAMPLE": False, "COMPUTE": compute, **plain})
 
+    def stage(name: str, dtype: str, slopes: int, **more: str) -> Case:
+        states = dict.fromkeys(("k", "y", "x", "F", "x0", "K"), dtype)
+        types = {**states, "coef": "*fp64", "weights": "*fp64", **more, **rows}
+        compute = triton.language.float64 if dtype == "*fp64" else triton.language.float32
+        shared = {"PER_SAMPLE": False, "WEIGHTS_PER_SAMPLE": False}
+        return Case(name, stage_kernel, types, {"COUNT": slopes, "COMPUTE": compute, "BLOCKS": BLOCKS, **shared})
+
     perturb_types = {"out": "*fp32", "x0": "*fp32", "mean_coef": "*fp64", "std": "*fp64", **noise, **sizes}
+    sum_types = {"out": "*fp32", "keys": "*i64", "draws": "*i64", "weights": "*fp64", "count": "i32", "stream": "u32", **sizes}
+    probe_types = {"partial": "*fp64", "g": "*fp32", **noise, **sizes}
+    norms_types = {"partial": "*fp64", "x": "*fp32", "F": "*fp32", "coef": "*fp64", **noise, **sizes}
+    rows_types = {"out": "*fp64", "squares": "*fp64", "coef": "*fp64", "batch": "i32"}
+    error_types = {"partial": "*fp64", **dict.fromkeys(("x0", "y", "K"), "*fp32"), "weights": "*fp64", "rtol": "fp64", "atol": "fp64"}
+    masked = {"known": "*fp32", "mask": "*fp32"}
     return [
         Case("normal float32", noise_kernel, {"out": "*fp32", **noise, **sizes}, {"KIND": NORMAL.value, **plain}),
-        Case("perturb float32", perturb_kernel, perturb_types, {"COMPUTE": triton.language.float32, **plain}),
+        Case("normal_sum float32", sum_kernel, sum_types, float32),
+        Case("perturb float32", perturb_kernel, perturb_types, float32),
         step("step float32", "*fp32", noisy=False),
         step("step float32, Heun corrector", "*fp32", noisy=False, H1="*fp32"),
         step("step float32, churn", "*fp32", noisy=True, H1="*fp32"),
+        step("step float32, known data", "*fp32", noisy=False, **masked),
+        step("step float32, noisy known data", "*fp32", noisy=True, **masked),
         step("step float64", "*fp64", noisy=False, H1="*fp64"),
         step("step bfloat16", "*bf16", noisy=False),
+        Case("Langevin norms float32", norms_kernel, norms_types, {"PER_SAMPLE": False, **float32}),
+        Case("Langevin rows", rows_kernel, rows_types, {"PER_SAMPLE": True, "SHARED": True, "ROWS": ROWS}),
+        Case("probe_dot float32", probe_kernel, probe_types, {"KIND": RADEMACHER.value, **float32}),
+        Case("probe_dot float32, gaussian", probe_kernel, probe_types, {"KIND": NORMAL.value, **float32}),
+        stage("ode_stage float32, first", "*fp32", 0),
+        stage("ode_stage float32, seventh", "*fp32", 6, F_u="*fp32", G="*fp32", net_in="*bf16"),
+        stage("ode_stage float64, seventh", "*fp64", 6),
+        stage("ode_stage bfloat16, seventh", "*bf16", 6),
+        Case("ode_error float32", error_kernel, {**error_types, **rows}, {"COUNT": 7, "PER_SAMPLE": False, **float32}),
     ]
 
 
@@ -67,7 +99,7 @@ def compile_case(case: Case, target: GPUTarget) -> dict[str, Any]:
     for i, name in enumerate(names):
         if name in case.types:
             signature[name] = case.types[name]
-            if case.types[name].startswith("*") or name == "n":
+            if case.types[name].startswith("*") or name in ("n", "numel"):
                 attrs[(i,)] = [["tt.divisibility", 16]]
         else:
             signature[name] = "constexpr"

@@ -26,6 +26,11 @@ def layout_of(x: Tensor) -> Layout:
     return Layout(batch, n, 1)
 
 
+def rows_of(x: Tensor) -> Layout:
+    """Plain rows, whatever the layout of x: a stack of slopes is in no other."""
+    return layout_of(x)._replace(channels=1)
+
+
 def arranged(t: Tensor | None, layout: Layout) -> Tensor | None:
     """t itself where its memory has the layout, else a copy that has."""
     if t is None or layout.channels == 1:
@@ -40,7 +45,8 @@ def output(x: Tensor, layout: Layout, dtype: torch.dtype | None = None, given: T
     target = torch.empty_like(x, dtype=dtype) if given is None else given
     if layout_of(target) == layout and _dense(target):
         return target
-    return arranged(torch.empty_like(target), layout)  # type: ignore[return-value]
+    last = None if layout.channels == 1 else _last_format(target)
+    return torch.empty_like(target, memory_format=last or torch.contiguous_format)
 
 
 def finish(written: Tensor, x: Tensor, given: Tensor | None = None) -> Tensor:

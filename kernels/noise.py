@@ -115,18 +115,24 @@ def memory_offset(element, n, channels, LAST: tl.constexpr):
         return element
 
 
+@triton.jit
+def place(n, channels, tiles, LAST: tl.constexpr, BLOCKS: tl.constexpr):
+    """This program's (sample, tile of it, offsets of the tile's 4*BLOCKS elements in memory, which of them there are)."""
+    program = tl.program_id(0).to(tl.int64)
+    sample, tile = program // tiles, program % tiles
+    element = tile * (4 * BLOCKS) + tl.arange(0, 4 * BLOCKS)
+    return sample, tile, sample * n + memory_offset(element, n, channels, LAST), element < n
+
+
 @triton.jit(do_not_specialize=COUNTER)
 def noise_kernel(
     out, keys, draw_low: tl.uint32, draw_high: tl.uint32, stream: tl.uint32, n, channels, tiles,
     KIND: tl.constexpr, LAST: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """One program writes 4*BLOCKS elements of one sample."""
-    program = tl.program_id(0).to(tl.int64)
-    sample, tile = program // tiles, program % tiles
+    sample, tile, at, inside = place(n, channels, tiles, LAST, BLOCKS)
     z = noise_tile(tl.load(keys + sample), tile, draw_low, draw_high, stream, KIND, BLOCKS)
-    element = tile * (4 * BLOCKS) + tl.arange(0, 4 * BLOCKS)
-    offset = memory_offset(element, n, channels, LAST)
-    tl.store(out + sample * n + offset, z.to(out.dtype.element_ty), mask=element < n)
+    tl.store(out + at, z.to(out.dtype.element_ty), mask=inside)
 
 
 def counter_words(draw: int, stream: int) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from fastdiff.ops._checks import check_like, check_memory
 from fastdiff.ops.perturb import check_perturb
 
 from .layout import arranged, finish, layout_of, output
-from .noise import BLOCKS, COUNTER, NORMAL, counter_words, grid_of, memory_offset, noise_tile
+from .noise import BLOCKS, COUNTER, NORMAL, counter_words, grid_of, noise_tile, place
 
 perturbed = triton.jit(formulas.perturbed)
 
@@ -23,12 +23,8 @@ def perturb_kernel(
     COMPUTE: tl.constexpr, LAST: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """One program makes 4*BLOCKS elements of one sample."""
-    program = tl.program_id(0).to(tl.int64)
-    sample, tile = program // tiles, program % tiles
+    sample, tile, at, inside = place(n, channels, tiles, LAST, BLOCKS)
     z = noise_tile(tl.load(keys + sample), tile, draw_low, draw_high, stream, NORMAL, BLOCKS).to(COMPUTE)
-    element = tile * (4 * BLOCKS) + tl.arange(0, 4 * BLOCKS)
-    inside = element < n
-    at = sample * n + memory_offset(element, n, channels, LAST)
     m, s = tl.load(mean_coef + sample).to(COMPUTE), tl.load(std + sample).to(COMPUTE)
     x_t = perturbed(m, tl.load(x0 + at, mask=inside).to(COMPUTE), s, z)
     tl.store(out + at, x_t.to(out.dtype.element_ty), mask=inside)

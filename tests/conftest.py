@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
-import pytest
-import torch
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin starve the other workers of pytest-xdist
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 GPU = torch.cuda.is_available()
 if not GPU:
