@@ -154,5 +154,5 @@ template <class T>
 FASTDIFF_INLINE T tolerance_formula(T rtol, T atol, T x0, T y) {
   x0 = x0 < T(0) ? -x0 : x0;
   y = y < T(0) ? -y : y;
-  return fma(rtol, y > x0 ? y : x0, atol);
+  return fma(rtol, x0 > y ? x0 : y, atol);  // in this order a NaN in y stays
 }

@@ -12,11 +12,14 @@ from ._version import __version__
 from .brownian import BrownianPath
 from .discrete import Discrete, cosine_betas, geometric_sigmas, linear_betas, scaled_linear_betas
 from .doctor import doctor
+from .encoding import ODESampler, decode, encode, slerp, with_temperature
 from .epsilon_scaling import EpsilonScaling
-from .guidance import ClassifierFree, Guidance, vp_time_window
+from .guidance import ClassifierFree, Guidance, classifier_guidance, vp_time_window
 from .known import Basis, Known, channel_basis, gray_basis
+from .likelihood import Likelihood, log_likelihood
 from .loop import StepInfo, run
 from .noise import Stream, keys, randn
+from .ode import ODEError, ODESolver
 from .ops import (
     coef_row,
     langevin_row,
@@ -75,7 +78,11 @@ __all__ = [
     "Guidance",
     "Known",
     "Langevin",
+    "Likelihood",
     "Mean",
+    "ODEError",
+    "ODESampler",
+    "ODESolver",
     "PCSampler",
     "Parametrization",
     "Plan",
@@ -89,14 +96,18 @@ __all__ = [
     "Velocity",
     "__version__",
     "channel_basis",
+    "classifier_guidance",
     "coef_row",
     "cosine_betas",
+    "decode",
     "doctor",
+    "encode",
     "geometric_sigmas",
     "gray_basis",
     "keys",
     "langevin_row",
     "linear_betas",
+    "log_likelihood",
     "normal",
     "normal_sum",
     "ode_error",
@@ -110,7 +121,9 @@ __all__ = [
     "sample",
     "sampler_step",
     "scaled_linear_betas",
+    "slerp",
     "tweedie",
     "uniform",
     "vp_time_window",
+    "with_temperature",
 ]

@@ -97,9 +97,7 @@ class Flow:
         A, B = schedule.slope(t)
         a, b = net.denoiser(sigma)
         c_in = net.c_in(sigma) / scale
-        values: dict[str, Tensor | float] = {
-            "a": a / scale, "b": b, "c_x": A, "c_D": -B, "c_in": torch.cat([c_in[1:], c_in[-1:]]), "e_x": 1 / (scale * sigma), "e_D": -1 / sigma,
-        }  # fmt: skip
+        values: dict[str, Tensor | float] = {"a": a / scale, "b": b, "c_x": A, "c_D": -B, "c_in": torch.cat([c_in[1:], c_in[-1:]])}
         if self.cfg is not None:
             values |= {"b": self.cfg.weight * b, "b_u": (1 - self.cfg.weight) * b}
         if self.guidance is not None:
@@ -108,9 +106,8 @@ class Flow:
             values["c_g"] = -B * weight
         if self.clip is not None:
             values |= {"lo": self.clip[0], "hi": self.clip[1]}
-        coef = torch.stack(
-            [torch.as_tensor(values.get(c, DEFAULTS.get(c, 0.0)), device=t.device).double().expand(t.shape) for c in COLUMNS], -1
-        )
+        columns = (torch.as_tensor(values.get(c, DEFAULTS.get(c, 0.0)), dtype=torch.float64, device=t.device) for c in COLUMNS)
+        coef = torch.stack([column.expand(t.shape) for column in columns], -1)
         return Stages(coef, net.label(sigma), c_in, sigma, scale)
 
     def operands(self, stages: Stages, i: int, x: Tensor, net_in: Tensor) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .plan import Plan, Row
@@ -48,6 +49,32 @@ class Guidance:
             return replace(row, coef=row.coef | {"c_g": row.response * added})
 
         return plan.map_rows(guided, " + guidance")
+
+
+def classifier_guidance(
+    classifier: Callable[[Tensor, Tensor], Tensor], labels: Tensor, weight: float = 1.0, window: tuple[float, float] = (0.0, math.inf)
+) -> Guidance:
+    """Towards a class: score <- score + w*grad log p(y | x; sigma) (Song et al. 2021, eq. 14; Dhariwal and Nichol 2021).
+
+    With an unconditional network and w = 1 this is the conditional reverse SDE; it works in every sampler, and differentiably in x, so
+    that likelihoods take it too.
+
+    Args:
+        classifier: called as classifier(x, sigma), x [B, ...] unscaled noisy data and sigma [B]; returns logits [B, classes].
+        labels: [B] int64 classes.
+        weight: w, at predictors and at correctors; window: (lowest, highest) sigma at which it acts.
+    """
+
+    def gradient(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        if x.shape[:1] != labels.shape:
+            raise ValueError(f"labels: expected [{x.shape[0]}], got {list(labels.shape)}")
+        with torch.enable_grad():
+            twice = x.requires_grad  # someone differentiates through the guidance
+            leaf = x if twice else x.detach().requires_grad_()
+            log_p = classifier(leaf, sigma).log_softmax(1).gather(1, labels.to(x.device)[:, None]).sum()
+            return torch.autograd.grad(log_p, leaf, create_graph=twice)[0]
+
+    return Guidance(gradient, weight, weight, window)
 
 
 def vp_time_window(time_min: float, time_max: float) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from .ops.normal_sum import OP as NORMAL_SUM
 from .ops.perturb import OP as PERTURB
 from .ops.sampler_step import OP as STEP
 from .plan import Plan, Row
+from .progress import wanted
 
 NORMAL = NOISE_OPS["normal"]
 
@@ -320,7 +320,7 @@ _clip = lru_cache(_Clip)  # one object for each pair of bounds: plans remember w
 
 
 def _progress(rows: Iterable, calls: int, progress: bool | None) -> Iterable:
-    if progress is False or (progress is None and not sys.stderr.isatty()):
+    if not wanted(progress):
         return rows
     from tqdm import tqdm
 

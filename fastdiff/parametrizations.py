@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from .discrete import Discrete
-from .schedules import VP, N, Schedule, mathematics, posterior
+from .schedules import N, Schedule, mathematics, posterior
+from .sdes import VPSDE
 
 
 def _identity(sigma: float) -> float:
@@ -93,7 +94,7 @@ class _Scheduled(Parametrization):
         label_is_sigma: labels are sigma instead (score_sde for VE).
     """
 
-    schedule: Schedule = field(default_factory=lambda: VP("vp"))
+    schedule: Schedule = field(default_factory=VPSDE)
     label_scale: float = 999.0
     label_is_sigma: bool = False
 
@@ -176,3 +177,16 @@ def tweedie(x: Tensor, score: Tensor, sigma: float | Tensor, scale: float | Tens
 
 #: Names that `fastdiff.sample(parametrization=...)` takes.
 BY_NAME: dict[str, type[Parametrization]] = {"D": Denoiser, "F": EDM, "eps": Epsilon, "score": Score, "v": Velocity, "x0": Data}
+
+
+def parametrization_of(net: Callable[..., Tensor], given: str | Parametrization) -> Parametrization:
+    """A parametrization by name, with the noise levels that an EDM network object states.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if isinstance(given, Parametrization):
+        return given
+    if given not in BY_NAME:
+        raise ValueError(f"parametrization: expected one of {', '.join(BY_NAME)} or a Parametrization, got {given!r}")
+    return Denoiser.of(net) if given == "D" else BY_NAME[given]()

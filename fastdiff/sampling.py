@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from .brownian import BrownianPath
+from .encoding import ODESampler
 from .epsilon_scaling import EpsilonScaling
 from .guidance import ClassifierFree, Guidance
 from .known import Known
 from .loop import StepInfo, run
 from .noise import Seeds, keys, randn
-from .parametrizations import BY_NAME, Denoiser, Parametrization
+from .parametrizations import Parametrization, parametrization_of
 from .plan import Plan
 from .samplers import EDMSampler, Sampler
 
@@ -24,7 +25,7 @@ def sample(
     shape: Sequence[int] | None = None,
     *,
     seeds: Seeds = 0,
-    sampler: Sampler | Plan | None = None,
+    sampler: Sampler | ODESampler | Plan | None = None,
     parametrization: str | Parametrization = "D",
     latents: Tensor | None = None,
     noise: Callable[[Tensor], Tensor] | None = None,
@@ -52,7 +53,7 @@ def sample(
         net: called as net(x_in, label, **condition), x_in [B, ...] and label [B].
         shape: [B, ...] of the samples; not needed with `latents`.
         seeds: an int for the batch, or one for each sample: a sample depends on its seed alone, not on its batch.
-        sampler: any of fastdiff.samplers or a ready plan; the default is EDM's Heun with 18 steps, 35 calls.
+        sampler: any of fastdiff.samplers, an ODESampler or a ready plan; the default is EDM's Heun with 18 steps, 35 calls.
         parametrization: what the network returns: "D" (denoised), "F" (raw EDM network), "eps", "score", "v" or "x0", or a
             Parametrization object that also states sigma_data or the schedule; a ready plan has its own.
         latents: [B, ...] standard normals to start from, instead of those of `seeds`.
@@ -79,12 +80,24 @@ def sample(
     if state_dtype not in (torch.float32, torch.float64):
         raise ValueError(f"state_dtype: expected torch.float32 or torch.float64, got {state_dtype}")
     device = torch.device(device) if device is not None else _device_of(net, latents)
-    plan = sampler if isinstance(sampler, Plan) else (sampler or EDMSampler()).plan(_parametrization(net, parametrization))
     if latents is None:
         assert shape is not None
         if len(shape) < 1 or any(not isinstance(n, int) or n < 0 for n in shape):
             raise ValueError(f"shape: expected (B, ...) of integers >= 0, got {tuple(shape)}")
     size = (shape if latents is None else latents.shape)[0]  # type: ignore[index]
+    if isinstance(sampler, ODESampler):
+        for name, value in (("noise", noise), ("path", path), ("known", known), ("callback", callback)):
+            if value is not None:
+                raise ValueError(f"{name}: expected none with an ODESampler, whose steps are its own, got one")
+        if differentiable or eps_scale != 1:
+            raise ValueError("eps_scale, differentiable: expected the defaults with an ODESampler, got others")
+        if latents is None:
+            latents = randn(shape, seeds, dtype=state_dtype, device=device)  # type: ignore[arg-type]
+        return sampler.solve(
+            net, parametrization, latents.to(device, state_dtype), backward=True, guidance=guidance, cfg=cfg, clip=clip,
+            condition=condition, net_dtype=net_dtype, progress=progress,
+        ).x  # fmt: skip
+    plan = sampler if isinstance(sampler, Plan) else (sampler or EDMSampler()).plan(parametrization_of(net, parametrization))
     draws = plan.stochastic or known is not None
     key = keys(seeds, size, device=device) if latents is None or (draws and noise is None) else None
     if latents is None:
@@ -94,14 +107,6 @@ def sample(
         cfg=cfg, eps_scale=eps_scale, known=known, condition=condition, clip=clip, net_dtype=net_dtype, callback=callback,
         progress=progress, differentiable=differentiable,
     )  # fmt: skip
-
-
-def _parametrization(net: Callable[..., Tensor], given: str | Parametrization) -> Parametrization:
-    if isinstance(given, Parametrization):
-        return given
-    if given not in BY_NAME:
-        raise ValueError(f"parametrization: expected one of {', '.join(BY_NAME)} or a Parametrization, got {given!r}")
-    return Denoiser.of(net) if given == "D" else BY_NAME[given]()
 
 
 def _device_of(net: Callable[..., Tensor], latents: Tensor | None) -> torch.device:

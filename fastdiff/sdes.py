@@ -14,6 +14,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -243,6 +244,14 @@ class EDMSDE(SDE):
 
     def scale_deriv(self, t: N) -> N:
         return t * 0
+
+
+def process_of(net: Any) -> SDE:
+    """The process that a parametrization suggests: the SDE it was trained with, else EDM's sigma-space within its noise levels."""
+    schedule = getattr(net, "schedule", None)
+    if isinstance(schedule, SDE):
+        return schedule
+    return EDMSDE(max(0.002, net.sigma_min), min(80.0, net.sigma_max))
 
 
 def normal_log_prob(z: Tensor, std: float | Tensor) -> Tensor:
