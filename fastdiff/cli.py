@@ -1,4 +1,4 @@
-"""The command line: fastdiff doctor, fastdiff sample, fastdiff models."""
+"""The command line: fastdiff --help."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from pathlib import Path
 import click
 
 from ._version import __version__
+from .commands.inpaint import inpaint
+from .commands.interpolate import interpolate
+from .commands.likelihood import likelihood
+from .studies.command import study
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,7 +23,16 @@ def cli() -> None:
     fastdiff doctor                                   what runs where on this machine
     fastdiff models                                   the models that are shipped
     fastdiff sample --model digits --out samples.png  a picture of generated digits
+    fastdiff sample --label 3 --guidance-scale 2      threes, by a classifier's gradient
+    fastdiff likelihood                               bits per dimension of the test split
+    fastdiff inpaint                                  completions of half digits
+    fastdiff interpolate                              from one digit to another
+    fastdiff study                                    figures of the literature
     """
+
+
+for command in (likelihood, inpaint, interpolate, study):
+    cli.add_command(command)
 
 
 @cli.command()
@@ -33,10 +46,12 @@ def doctor() -> None:
 @cli.command()
 def models() -> None:
     """List the models that are shipped with their weights."""
-    from .models import MODELS
+    from .models import CLASSIFIERS, MODELS
 
     for model in MODELS.values():
         click.echo(f"{model.name:10} {model.about}")
+    for classifier in CLASSIFIERS.values():
+        click.echo(f"{classifier.name:10} classifier: {classifier.about}")
 
 
 @cli.command()
@@ -47,6 +62,8 @@ def models() -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True, help="The picture, a PNG.")
 @click.option("--npz", type=click.Path(path_type=Path), help="Also write the samples (images, uint8 NHWC) and labels here.")
 @click.option("--class", "class_index", type=int, help="Sample this class only; default: all classes in turn.")
+@click.option("--label", type=int, help="Guide the unconditional model to this class with its noise-conditional classifier.")
+@click.option("--guidance-scale", type=float, default=1.0, show_default=True, help="Weight of the classifier's gradient, with --label.")
 @click.option("--steps", type=int, default=18, show_default=True, help="Steps of Heun's method; 2*steps - 1 network calls.")
 @click.option("--s-churn", type=float, default=0.0, show_default=True, help="EDM's S_churn: noise added while sampling.")
 @click.option("--eps-scale", type=float, default=1.0, show_default=True, help="Epsilon scaling: the predicted noise is divided by this.")
@@ -56,20 +73,23 @@ def models() -> None:
 @click.option("--compare/--no-compare", default=True, show_default=True, help="Time an eager PyTorch sampler on the same network, too.")
 def sample(
     model: str, weights: Path | None, count: int, seed: int, out: Path, npz: Path | None, class_index: int | None,
-    steps: int, s_churn: float, eps_scale: float, cfg: float, batch: int, device: str | None, compare: bool,
+    label: int | None, guidance_scale: float, steps: int, s_churn: float, eps_scale: float, cfg: float, batch: int,
+    device: str | None, compare: bool,
 ) -> None:  # fmt: skip
     """Generate samples with a shipped model, and write them as a picture.
 
     \b
     fastdiff sample -n 100 --seed 1 --out digits.png
     fastdiff sample --class 7 --cfg 1.5 --out sevens.png
+    fastdiff sample --label 3 --guidance-scale 2 --out threes.png
     fastdiff sample -n 1000 --npz digits.npz
     """
     from .report import generate
 
     generate(
-        model=model, weights=weights, count=count, seed=seed, out=out, npz=npz, class_index=class_index, steps=steps,
-        s_churn=s_churn, eps_scale=eps_scale, cfg=cfg, batch=batch, device=device, compare=compare,
+        model=model, weights=weights, count=count, seed=seed, out=out, npz=npz, class_index=class_index, label=label,
+        guidance_scale=guidance_scale, steps=steps, s_churn=s_churn, eps_scale=eps_scale, cfg=cfg, batch=batch, device=device,
+        compare=compare,
     )  # fmt: skip
 
 

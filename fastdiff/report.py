@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .commands._options import working_device
 from .eager import edm_sampler
 from .files import check_writable
-from .guidance import ClassifierFree
+from .guidance import ClassifierFree, classifier_guidance
 from .images import save_grid, save_npz, to_uint8
 from .loop import run
-from .models import MODELS, load_model
+from .models import CLASSIFIERS, MODELS, load_classifier, load_model
 from .noise import keys, randn
 from .parametrizations import Denoiser
 from .samplers import EDMSampler
@@ -59,7 +60,8 @@ class TimedNetwork:
 
 def generate(
     *, model: str, weights: Path | None, count: int, seed: int, out: Path, npz: Path | None, class_index: int | None,
-    steps: int, s_churn: float, eps_scale: float, cfg: float, batch: int, device: str | None, compare: bool,
+    label: int | None, guidance_scale: float, steps: int, s_churn: float, eps_scale: float, cfg: float, batch: int,
+    device: str | None, compare: bool,
 ) -> None:  # fmt: skip
     """Generate `count` samples, write them, and print the times."""
     for name, value in (("-n", count), ("--batch", batch)):
@@ -69,18 +71,25 @@ def generate(
         raise ValueError(f"--steps: expected an integer >= 2, got {steps}")
     for path in filter(None, (out, npz)):
         check_writable(path)
-    place = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = working_device(device)
     net = TimedNetwork(load_model(model, weights, place), place)
     described = MODELS[model]
     if class_index is not None and not 0 <= class_index < described.classes:
         raise ValueError(f"--class: expected 0 .. {described.classes - 1}, got {class_index}")
+    if label is not None and (class_index is not None or cfg != 1):
+        raise ValueError("--label: expected neither --class nor --cfg beside it (it guides the unconditional model), got one")
+    if label is not None and not (model in CLASSIFIERS and 0 <= label < CLASSIFIERS[model].classes):
+        raise ValueError(f"--label: expected 0 .. {CLASSIFIERS[model].classes - 1 if model in CLASSIFIERS else 'none'}, got {label}")
+    if label is not None:
+        class_index = label
     labels = torch.arange(count) % described.classes if class_index is None else torch.full((count,), class_index)
     one_hot = torch.nn.functional.one_hot(labels, described.classes).to(place, torch.float32)
 
     plan = EDMSampler(steps=steps, S_churn=s_churn, eps_scale=eps_scale).plan(Denoiser.of(net.net))
-    guidance = ClassifierFree(cfg) if cfg != 1 else None
+    free = ClassifierFree(cfg) if cfg != 1 else None
+    classifier = None if label is None else load_classifier(model, device=place)
     images = []
-    calls = len(plan) * (2 if guidance else 1)
+    calls = len(plan) * (2 if free else 1)
     net.net(torch.zeros(min(count, batch), *described.shape, device=place), torch.ones(1, device=place), one_hot[:batch])  # warm up
     with tqdm(total=count * calls, desc="sampling", unit="call", unit_scale=True) as bar:
         net.on_call = bar.update
@@ -88,8 +97,10 @@ def generate(
         for first in range(0, count, batch):
             key = keys(seed, min(batch, count - first), first=first, device=place)
             latents = randn((len(key), *described.shape), key, device=place)
-            condition = {"class_labels": one_hot[first : first + batch]}
-            images.append(run(plan, net, latents, key=key, cfg=guidance, condition=condition, progress=False))
+            condition = {"class_labels": None if label is not None else one_hot[first : first + batch]}
+            chosen = labels[first : first + batch].to(place)
+            guidance = None if classifier is None else classifier_guidance(classifier, chosen, guidance_scale)
+            images.append(run(plan, net, latents, key=key, guidance=guidance, cfg=free, condition=condition, progress=False))
         samples = torch.cat(images).cpu()
         total = time.perf_counter() - started
     net.on_call = lambda samples: None
@@ -98,7 +109,7 @@ def generate(
     if npz is not None:
         save_npz(npz, images=to_uint8(samples), labels=labels.numpy())
     print(f"fastdiff  {count / total:8.1f} images/s   sampler's share {share:6.2%}   ({calls} network calls, {total:.2f} s)")
-    if compare:
+    if compare and label is None:
         _compare(net, described.shape, one_hot, min(count, batch), place, steps, s_churn, eps_scale, cfg)
     print(f"wrote {out}" + (f" and {npz}" if npz else ""))
 
@@ -118,13 +129,3 @@ def _compare(net, shape, one_hot, size: int, place: torch.device, steps, s_churn
     share = 1 - net.seconds() / total
     print(f"eager     {size / total:8.1f} images/s   sampler's share {share:6.2%}   (one batch of {size}, float64 state, {total:.2f} s)")
     print("A fused step does not make the network faster: where the eager share is small, so is the gain.")
-
-
-def _device(name: str) -> torch.device:
-    """The device, known to work."""
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device: expected one that works here, such as cpu, got {name!r} ({str(error).splitlines()[0]})") from error
-    return device

@@ -127,19 +127,19 @@ def differentiate(reference: Callable) -> dict[str, Callable]:
         saved = iter(ctx.saved_tensors)
         inputs = [next(saved) if tensor else v for tensor, v in zip(ctx.is_tensor, ctx.rest, strict=True)]
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad) if needed]
-
-        def outputs(*values):
-            arguments = list(inputs)
-            for i, value in zip(wanted, values, strict=True):
-                arguments[i] = value
-            results = reference(*arguments)
-            return tuple(t for t in (results if isinstance(results, tuple) else (results,)) if t is not None)
-
-        produced, pull_back, *_ = torch.func.vjp(outputs, *(inputs[i] for i in wanted))
-        given = [g for g, was in zip(grads, ctx.given, strict=True) if was]
-        cotangents = [torch.zeros_like(t) if g is None else g.to(t.dtype) for g, t in zip(given, produced, strict=True)]
+        again = torch.is_grad_enabled()  # someone differentiates the gradient
+        with torch.enable_grad():
+            for i in wanted:
+                inputs[i] = inputs[i] if again else inputs[i].detach().requires_grad_()
+            results = reference(*inputs)
+            produced = [t for t in (results if isinstance(results, tuple) else (results,)) if t is not None]
+            given = [g for g, was in zip(grads, ctx.given, strict=True) if was]
+            pairs = [(t, g.to(t.dtype)) for t, g in zip(produced, given, strict=True) if g is not None and t.requires_grad]
+            variables = [inputs[i] for i in wanted]
+            outputs, cotangents = ([pair[side] for pair in pairs] for side in (0, 1))
+            found = torch.autograd.grad(outputs, variables, cotangents, create_graph=again, allow_unused=True) if pairs else ()
         result: list[Tensor | None] = [None] * len(inputs)
-        for i, gradient in zip(wanted, pull_back(tuple(cotangents)), strict=True):
+        for i, gradient in zip(wanted, found, strict=False):
             result[i] = gradient
         return tuple(result)
 

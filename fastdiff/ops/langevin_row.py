@@ -13,6 +13,7 @@ Source: Song et al. 2021 (arXiv:2011.13456), algorithms 4 and 5.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from ._shapes import columns, compute_dtype, sum_per_sample
 from ._table import Op, Sample, Tolerance, differentiate, register
 from .coef import COLUMNS
 from .formulas import denoised
-from .noise import noise_reference
+from .noise import noise_of_op, noise_reference
 
 
 def check_langevin(x, F, coef, F_u, G, z, key, draw, stream) -> None:
@@ -39,13 +40,13 @@ def check_langevin(x, F, coef, F_u, G, z, key, draw, stream) -> None:
     check_counter(draw, stream)
 
 
-def reference(x, F, coef, F_u=None, G=None, z=None, key=None, draw=0, stream=0, shared=False):
+def reference(x, F, coef, F_u=None, G=None, z=None, key=None, draw=0, stream=0, shared=False, *, noise=noise_reference):
     """[B, 18] float64."""
     check_langevin(x, F, coef, F_u, G, z, key, draw, stream)
     dtype = compute_dtype(x)
     x, F, F_u, G, z = (None if t is None else t.to(dtype) for t in (x, F, F_u, G, z))
     if z is None:
-        z = noise_reference("normal", x.detach(), key, draw, stream)
+        z = noise("normal", x.detach(), key, draw, stream)
     c = columns(coef, x, dtype)
     D = denoised(c["a"], x, c["b"], F, c["b_u"], F_u)
     D = torch.where(c["lo"] > D, c["lo"], D)
@@ -142,7 +143,7 @@ OP = register(
             torch.float32: Tolerance(2e-6, 2e-6, "eps is computed in float32 and summed in float64"),
         },
         bytes_moved=_bytes_moved,
-        **differentiate(reference),
+        **differentiate(partial(reference, noise=noise_of_op)),
     )
 )
 

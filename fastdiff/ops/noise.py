@@ -116,6 +116,11 @@ NOISE_OPS = {
 }
 
 
+def noise_of_op(kind: str, like: Tensor, key: Tensor, draw: int, stream: int) -> Tensor:
+    """As noise_reference, from whatever serves the op: what a backward uses, where the compiler must not look inside."""
+    return NOISE_OPS[kind].overload(like, key, draw, stream)
+
+
 def _public(kind: str, doc: str) -> Callable[..., Tensor]:
     op = NOISE_OPS[kind]
 

@@ -10,6 +10,7 @@ Source: Hutchinson 1990; Skilling 1989; Grathwohl et al. 2019 (FFJORD).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from ._checks import check_counter, check_key, check_no_dual, check_per_sample, 
 from ._samples import keys, laid_out, randn, states
 from ._shapes import compute_dtype, sum_per_sample
 from ._table import Op, Sample, Tolerance, differentiate, register
-from .noise import noise_reference
+from .noise import noise_of_op, noise_reference
 
 
 def check_probe(g: Tensor, key: Tensor, draw: int, stream: int) -> None:
@@ -28,11 +29,11 @@ def check_probe(g: Tensor, key: Tensor, draw: int, stream: int) -> None:
     check_counter(draw, stream)
 
 
-def reference(g, key, draw=0, stream=0, gaussian=False):
+def reference(g, key, draw=0, stream=0, gaussian=False, *, noise=noise_reference):
     """[B] float64: products in the computing type, their sum in float64."""
     check_probe(g, key, draw, stream)
     dtype = compute_dtype(g)
-    v = noise_reference("normal" if gaussian else "rademacher", g.detach().to(dtype), key, draw, stream)
+    v = noise("normal" if gaussian else "rademacher", g.detach().to(dtype), key, draw, stream)
     return sum_per_sample((v * g.to(dtype)).double())
 
 
@@ -78,7 +79,7 @@ OP = register(
             torch.float32: Tolerance(1e-6, 1e-5, "products in float32, up to 5000 of them summed in float64"),
         },
         bytes_moved=lambda sample: sample.args[0].numel() * sample.args[0].element_size(),
-        **differentiate(reference),
+        **differentiate(partial(reference, noise=noise_of_op)),
     )
 )
 

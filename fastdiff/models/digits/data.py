@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 TEST_FRACTION = 0.2
+#: 0 .. 16, evenly spaced from -1 to 1.
+GREY_LEVELS = 17
 _SPLIT_SEED = 0
 
 
