@@ -134,7 +134,7 @@ def log_likelihood(
     flow = Flow(net, meaning, sde, guidance, cfg, condition, net_dtype=net_dtype)
     with share_bar(progress, "likelihood") as bar:
         result = integrate(flow, x * scale, start, sde.T, solver, trace, bar)
-    return _collect(result, sde, scale, width)
+    return _collect(result, sde, scale, width, exact)
 
 
 def bin_width(data_range: tuple[float, float], bits: float, convention: str = "levels") -> float:
@@ -160,13 +160,16 @@ def _trace(x: Tensor, probes: int, kind: Literal["rademacher", "gaussian"], exac
     return Trace(probe.shape[0], kind, given=probe.to(x.device))
 
 
-def _collect(result: ODEResult, sde: SDE, scale: float, width: float) -> Likelihood:
+def _collect(result: ODEResult, sde: SDE, scale: float, width: float, exact: bool) -> Likelihood:
     assert result.divergence is not None
     dims = result.x[0].numel() if len(result.x) else 1
     # The density of x0 is that of the state scale*x0 times the volume that scaling takes.
     estimates = sde.prior_log_prob(result.x) + result.divergence + dims * math.log(scale)
     count = len(estimates)
-    error = estimates.std(0) / math.sqrt(count) if count > 1 else torch.full_like(estimates[0], math.nan)
+    if count > 1:
+        error = estimates.std(0) / math.sqrt(count)
+    else:
+        error = torch.full_like(estimates[0], 0.0 if exact else math.nan)
     return Likelihood(
         estimates.mean(0), error, result.x / sde.prior_std, result.nfe, result.accepted, result.rejected, dims, width,
     )  # fmt: skip

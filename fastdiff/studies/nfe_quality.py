@@ -4,11 +4,11 @@ The network is exact, so what is left is the sampler's own error: the sliced Was
 samples of the data, which cannot fall below that of two sets of exact samples. Every method starts from the same latents and has
 its authors' choices:
 
-    DDIM            eta = 0, times of DDPM's 1000 evenly spaced                       one call a step
-    DPM-Solver++    2M, EDM's noise levels                                             one call a step
-    EDM Heun        Karras et al. 2022, algorithm 1, EDM's noise levels                two calls a step but the last
-    PF Euler        Euler's method for the probability-flow ODE of the VP SDE, even t  one call a step
-    PC              reverse diffusion and one Langevin corrector, VP SDE, snr 0.16     two calls a step
+    DDIM            eta = 0, times of DDPM's 1000 evenly spaced                         one call a step
+    DPM-Solver++    2M, EDM's noise levels                                               one call a step
+    EDM Heun        Karras et al. 2022, algorithm 1, EDM's noise levels                  two calls a step but the last
+    PF Euler        Euler's method for the probability-flow ODE of the VP SDE, even t    one call a step
+    PC              reverse diffusion and one Langevin corrector, same t, snr 0.16       two calls a step
 
 Source: Karras et al. 2022 (arXiv:2206.00364), figure 2 and 3; Lu et al. 2022 (arXiv:2211.01095), figure 3; Song et al. 2021.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ..discrete import Discrete
@@ -51,9 +52,14 @@ def samplers(calls: int) -> dict[str, Sampler]:
         "DDIM": DDIM(Discrete(), steps=calls),
         "DPM-Solver++ 2M": DPMSolver2M(steps=calls),
         "EDM Heun": EDMSampler(steps=(calls + 1) // 2),
-        "probability-flow Euler": PCSampler(VPSDE(), steps=calls, predictor="euler_maruyama", corrector="none", probability_flow=True),
-        "PC": PCSampler(VPSDE(), steps=calls // 2, step_size="sample"),
+        "probability-flow Euler": PCSampler(VPSDE(), times=_even(calls), predictor="euler_maruyama", corrector="none", probability_flow=True),
+        "PC": PCSampler(VPSDE(), times=_even(calls // 2), step_size="sample"),
     }
+
+
+def _even(steps: int) -> list[float]:
+    """Even times of the VP SDE from 1 to 0.001, and 0: given as such, since DDPM's kernel of PCSampler(steps=...) needs more than 20."""
+    return [*(float(t) for t in np.linspace(1, 1e-3, steps)), 0.0]
 
 
 def compute(seed: int, quick: bool) -> tuple[Numbers, Any]:

@@ -59,7 +59,7 @@ def rank_correlation(x: Tensor, y: Tensor) -> float:
 
 def compute(seed: int, quick: bool) -> tuple[Numbers, Any]:
     """Both runs from the same latents, their ends against the exact distribution."""
-    count, steps = (2000, 100) if quick else (20_000, 500)
+    count, steps = (2000, 100) if quick else (50_000, 300)
     sde, net, seeds = VPSDE(), Score(schedule=VPSDE(), label_scale=1.0), seed_of(seed, Part.LATENTS)
     times = [float(t) for t in np.linspace(1, 0, steps + 1) ** 2]
     latents = randn((count, 1), seeds, dtype=torch.float64)
