@@ -108,7 +108,8 @@ def generate(
     save_grid(samples, out, columns=described.classes if class_index is None and described.classes and count >= described.classes else None)
     if npz is not None:
         save_npz(npz, images=to_uint8(samples), labels=labels.numpy())
-    print(f"fastdiff  {count / total:8.1f} images/s   sampler's share {share:6.2%}   ({calls} network calls, {total:.2f} s)")
+    whose = "sampler's" if classifier is None else "sampler's and guidance's"
+    print(f"fastdiff  {count / total:8.1f} images/s   {whose} share {share:6.2%}   ({calls} network calls, {total:.2f} s)")
     if compare and label is None:
         _compare(net, described.shape, one_hot, min(count, batch), place, steps, s_churn, eps_scale, cfg)
     print(f"wrote {out}" + (f" and {npz}" if npz else ""))

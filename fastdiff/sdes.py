@@ -54,8 +54,8 @@ class SDE(Schedule):
         t = _times(t, x0)
         return _column(self.scale(t), x0) * x0, self.std(t).to(x0.dtype)
 
-    def perturb(self, x0: Tensor, t: Tensor, seeds: Seeds, *, draw: int = 0, return_noise: bool = False) -> tuple[Tensor, Tensor | None]:
-        """x(t) given x0, in one kernel: (x_t, z or None).
+    def perturb(self, x0: Tensor, t: Tensor, seeds: Seeds, *, draw: int = 0, return_noise: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """x(t) given x0, in one kernel: x_t, or (x_t, z) where the noise is asked for.
 
         Args:
             x0: [B, ...] data; t: [B]; seeds: see `fastdiff.keys`; draw: which draw of those keys, e.g. the training step.
@@ -143,7 +143,10 @@ class VPSDE(LinearBeta, SDE):
 
     def step_beta(self, t: float, steps: int) -> float:
         """beta_i of the discrete process with N steps, i = floor(t*(N - 1)/T)."""
-        return self.beta(_index(t, steps, self.T) / max(steps - 1, 1)) / steps
+        beta = self.beta(_index(t, steps, self.T) / max(steps - 1, 1)) / steps
+        if beta > 1:
+            raise ValueError(f"steps: expected at least beta_max = {self.beta_max:g}, so that DDPM's beta_i are at most 1, got {steps}")
+        return beta
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin starve the other workers of pytest-xdist
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
 GPU = torch.cuda.is_available()
 if not GPU:

@@ -42,7 +42,7 @@ def dense_region(density: Tensor) -> Tensor:
 
 def compute(seed: int, quick: bool) -> tuple[Numbers, Any]:
     """Train, and compare both fields on a grid."""
-    samples, steps = (5000, 400) if quick else (20_000, 4000)
+    samples, steps = (5000, 400) if quick else (20_000, 3000)
     data = DATA.sample(samples, seed_of(seed, Part.DATA))
     net = ScoreMLP(2, sigma_data=float(data.std()), seed=seed)
     train(net, data, steps=steps, seed=seed_of(seed, Part.TRAINING), sigma_min=SIGMA, sigma_max=SIGMA)
@@ -73,8 +73,10 @@ def _relative(squared: Tensor, size: Tensor) -> float:
 
 def finding(numbers: Numbers) -> str:
     """In one sentence."""
-    dense, sparse = (100 * numbers[f"relative_error_{where}"] for where in ("dense", "sparse"))
-    return f"The learned score is right where the data are ({dense:.0f} % error) and a guess where they are not ({sparse:.0f} %)"
+    dense, sparse = (
+        f"rms error {numbers[f'rms_error_{where}']:.2g}, {100 * numbers[f'relative_error_{where}']:.0f} %" for where in ("dense", "sparse")
+    )
+    return f"The learned score is right where the data are ({dense}) and a guess where they are not ({sparse})"
 
 
 def draw(figure: Figure, numbers: Numbers, rest: Any) -> None:
@@ -88,13 +90,13 @@ def draw(figure: Figure, numbers: Numbers, rest: Any) -> None:
     line = square_grid(side)[:side, 0].numpy()
     fields = {"True score": (DATA.score(coarse, SIGMA), TRUTH), "Learned score": (net.score(coarse.float(), SIGMA).double(), BLUE)}
     for ax, (title, (field, color)) in zip(axes, fields.items(), strict=False):
-        # Arrows of one scale in both panels; their lengths are compressed, or the far ones would hide the near ones.
+        # One scale in both panels; the far arrows would hide the near ones at their true lengths.
         arrows = field / field.norm(dim=1, keepdim=True).clamp(min=1e-9).sqrt()
         ax.quiver(*coarse.T.numpy(), *arrows.T.numpy(), color=color, scale=75, width=0.006, pivot="mid")
-        ax.set_title(title)
+        ax.set_title(f"{title} (length: square root)")
     shown = {
-        "Error, relative to the score": (error / DATA.score(square_grid(side), SIGMA).norm(dim=1).clamp(min=1.0), (0.01, 3)),
-        "Error times density": (error * density, (1e-4, 0.3)),
+        "|error| / max(|score|, 1)": (error / DATA.score(square_grid(side), SIGMA).norm(dim=1).clamp(min=1.0), (0.01, 3)),
+        "|error| times density": (error * density, (1e-4, 0.3)),
     }
     for ax, (title, (values, (low, high))) in zip(axes[2:], shown.items(), strict=True):
         image = ax.pcolormesh(
@@ -105,13 +107,13 @@ def draw(figure: Figure, numbers: Numbers, rest: Any) -> None:
     for ax in axes:
         ax.contour(line, line, dense.double().reshape(side, side).numpy(), levels=[0.5], colors="#D55E00", linewidths=1.5)
         square(ax, LIMIT)
-    axes[0].plot([], [], color="#D55E00", lw=1.5, label=f"holds {100 * MASS:.0f} % of the data")
-    axes[0].legend(loc="upper left", fontsize=9, frameon=True, edgecolor="none", framealpha=0.9)
+    axes[0].plot([], [], color="#D55E00", lw=1.5, label=f"region that holds {100 * MASS:.0f} % of the data")
+    figure.legend(loc="outside lower center")
 
 
 STUDY = Study(
     name="mixture-field",
     about="score field of a mixture of two Gaussians, true against learned by a small network",
     source="Song and Ermon 2019 (arXiv:1907.05600), section 3.2.1 and figure 2",
-    compute=compute, finding=finding, draw=draw, size=(16.0, 4.2),
+    compute=compute, finding=finding, draw=draw, size=(16.0, 4.6),
 )  # fmt: skip

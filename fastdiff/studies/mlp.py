@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -31,7 +32,7 @@ class ScoreMLP(nn.Module):
         widths = [dim + 2 * len(_FREQUENCIES), *[hidden] * depth]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            layers = [part for i, o in zip(widths, widths[1:], strict=False) for part in (nn.Linear(i, o), nn.SiLU())]
+            layers = [part for i, o in itertools.pairwise(widths) for part in (nn.Linear(i, o), nn.SiLU())]
             self.layers = nn.Sequential(*layers, nn.Linear(hidden, dim))
 
     def forward(self, x_in: Tensor, label: Tensor) -> Tensor:

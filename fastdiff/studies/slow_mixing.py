@@ -87,7 +87,7 @@ def draw(figure: Figure, numbers: Numbers, rest: Any) -> None:
     """Samples of all three, and the weight along the run."""
     ends, paths = rest
     colors = {"exact samples": TRUTH, "Langevin": RED, "annealed Langevin": BLUE}
-    axes = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.35))
+    axes = figure.subplots(1, 4)
     for ax, (name, x) in zip(axes, ends.items(), strict=False):
         scatter(ax, x[:3000], colors[name], limit=10)
         ax.set_title(f"{name[0].upper()}{name[1:]}")
@@ -100,12 +100,13 @@ def draw(figure: Figure, numbers: Numbers, rest: Any) -> None:
     for name, (calls, weights) in paths.items():
         ax.plot(calls, weights, color=colors[name], label=name)
     ax.set(title="Weight of the small mode", xlabel="network calls", ylabel="share of chains", ylim=(0, 0.62), xlim=(0, numbers["steps"]))
-    ax.legend(loc="center right", bbox_to_anchor=(1.0, 0.55))
+    ax.set_box_aspect(1)
+    ax.legend(loc="center right", bbox_to_anchor=(1.02, 0.62), fontsize=9)
 
 
 STUDY = Study(
     name="slow-mixing",
     about="Langevin dynamics misses the weights of separated modes, annealed Langevin recovers them",
     source="Song and Ermon 2019 (arXiv:1907.05600), section 3.2.2 and figure 3",
-    compute=compute, finding=finding, draw=draw, size=(14.0, 3.9),
+    compute=compute, finding=finding, draw=draw, size=(14.0, 4.0),
 )  # fmt: skip

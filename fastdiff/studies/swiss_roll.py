@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TURNS, JITTER, SCALE = (0.75, 2.25), 0.02, 11.0
-SNAPSHOTS = (1.0, 0.5, 0.25, 0.1, 0.0)
+SNAPSHOTS = (1.0, 0.25, 0.1, 0.03, 0.0)
 
 
 def swiss_roll(count: int, seeds: Seeds) -> Tensor:
@@ -47,7 +47,7 @@ def times(steps: int) -> list[float]:
 
 def compute(seed: int, quick: bool) -> tuple[Numbers, Any]:
     """Train, run forwards and backwards, and measure how far the generated roll is from the data."""
-    count, training, steps = (1500, 1500, 60) if quick else (5000, 8000, 300)
+    count, training, steps = (1500, 1500, 60) if quick else (5000, 6000, 250)
     data, fresh, again = (swiss_roll(count, seed_of(seed, part)) for part in (Part.DATA, Part.HELD_OUT, Part.FLOOR))
     net = ScoreMLP(2, sigma_data=float(data.std()), seed=seed)
     train(net, data, steps=training, seed=seed_of(seed, Part.TRAINING), sigma_min=0.01, sigma_max=100.0)
@@ -94,7 +94,7 @@ def draw(figure: Figure, numbers: Numbers, rest: Any) -> None:
     forward, reverse = rest
     axes = figure.subplots(2, len(forward), sharex=True, sharey=True)
     radius = forward[-1][1].norm(dim=1), reverse[-1][1].norm(dim=1)  # along the roll: the color of a point is where it is at t = 0
-    for row, snapshots, r, (low, high) in zip(axes, (forward, reverse), radius, (((0.4, 1.3)),) * 2, strict=True):
+    for row, snapshots, r, (low, high) in zip(axes, (forward, reverse), radius, ((0.4, 1.3),) * 2, strict=True):
         for ax, (t, x) in zip(row, reversed(snapshots), strict=True):
             scatter(ax, x, r.clamp(low, high).numpy(), limit=2.4, size=4, cmap="viridis")
             ax.set_title(f"t = {t:.2g}", loc="center")
