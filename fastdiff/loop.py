@@ -18,7 +18,7 @@ from .known import AS_GIVEN, Basis, Blend, Known
 from .noise import Stream
 from .ops._checks import check_net_dtype
 from .ops.langevin_row import OP as LANGEVIN
-from .ops.noise import NOISE_OPS
+from .ops.noise import NOISE_OPS, known_stream
 from .ops.normal_sum import OP as NORMAL_SUM
 from .ops.perturb import OP as PERTURB
 from .ops.sampler_step import OP as STEP
@@ -99,7 +99,7 @@ def run(
         raise ValueError(f"clip: expected (lo, hi) with lo <= hi, got {clip!r}")
     _check_folded(plan, "b_u", "cfg", cfg)
     _check_folded(plan, "c_g", "guidance", guidance)
-    blend = None if known is None else known if noise is None else AS_GIVEN
+    blend = None if known is None else known if noise is None and path is None else AS_GIVEN
     for change in (cfg, EpsilonScaling.of(eps_scale), guidance, None if clip is None else _clip(*clip), blend):
         plan = plan if change is None else plan.derived(change)
     draws = _Draws(noise)
@@ -118,7 +118,7 @@ def run(
 def _loop(plan, net, latents, key, draws, nodes, guidance, condition, cfg, known, net_dtype, callback, progress) -> Tensor:
     tables = plan.tables(latents.device, net_dtype, latents.dtype, latents.shape[0])
     data, mask = (None, None) if known is None else known.tensors(latents)
-    fixed = _fixed_arguments(plan, key, latents.dtype, net_dtype, callback is not None, data, mask)
+    fixed = _fixed_arguments(plan, key, nodes, latents.dtype, net_dtype, callback is not None, data, mask)
     uncond = None if cfg is None else {**condition, **cfg.uncond}
     x, net_in = _first_state(plan, tables, latents, key, draws, net_dtype, known, data, mask)
     blends = [] if known is None else known.blends(plan)
@@ -142,8 +142,13 @@ def _loop(plan, net, latents, key, draws, nodes, guidance, condition, cfg, known
             operands = operands | draws.of(row, x)
             if data is not None:
                 operands["known"] = draws.known(blends[i], data)
-        elif nodes is not None and nodes[i] is not None:
-            operands = operands | {"z": NORMAL_SUM.overload(x, key, *nodes[i], int(Stream.PATH))}
+        elif nodes is not None:
+            operands = dict(operands)
+            if nodes[i] is not None:
+                operands["z"] = NORMAL_SUM.overload(x, key, *nodes[i], int(Stream.PATH))
+            if data is not None:
+                z = NORMAL.overload(x, key, _KNOWN_DRAWS + i, known_stream(int(Stream.STATE)))
+                operands["known"] = blends[i].k_x * data + blends[i].k_n * z
         if row.learned is not None:
             F, operands = _learned(row, x, F, operands)
         exclude(autograd, inside)
@@ -211,18 +216,18 @@ def _in_basis(net: Callable[..., Tensor], guidance: Guidance | None, known: Know
 
 
 def _fixed_arguments(
-    plan: Plan, key: Tensor | None, state_dtype: torch.dtype, net_dtype: torch.dtype, watched: bool,
+    plan: Plan, key: Tensor | None, nodes: list | None, state_dtype: torch.dtype, net_dtype: torch.dtype, watched: bool,
     data: Tensor | None, mask: Tensor | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The arguments of each row's step that do not change while the loop runs; defaults are left out."""
     fixed: list[dict[str, Any]] = []
     for i, (row, following) in enumerate(zip(plan.rows, [*plan.rows[1:], None], strict=False)):
         arguments: dict[str, Any] = {}
-        if row.draw >= 0 and key is not None:
+        if row.draw >= 0 and key is not None and (nodes is None or nodes[i] is None):
             arguments |= {"key": key, "draw": row.draw + 1, "stream": int(Stream.STATE)}
         if data is not None:
             arguments |= {"known": data, "mask": mask}
-            if key is not None and row.draw < 0:
+            if key is not None and row.draw < 0 and nodes is None:
                 arguments |= {"key": key, "draw": _KNOWN_DRAWS + i, "stream": int(Stream.STATE)}
         if following is not None and (following.c_in != 1 or net_dtype != state_dtype):
             arguments["net_dtype"] = net_dtype  # else the network's input is the state itself

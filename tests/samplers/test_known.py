@@ -100,6 +100,16 @@ def test_a_sample_with_known_data_does_not_depend_on_its_batch():
     assert torch.equal(together, torch.cat(parts))
 
 
+def test_known_data_beside_a_brownian_path():
+    data = NET.sample(100, seed=0).float()
+    arguments = {"seeds": 0, "path": fastdiff.BrownianPath(), "known": Known(data, MASK)}
+    coarse, fine = (fastdiff.sample(NET, data.shape, sampler=DPMSolver2M(steps=steps, eta=1.0), **arguments) for steps in (30, 60))
+    assert torch.equal(coarse[:, :2], data[:, :2])
+    agreement = (coarse[:, 2:] @ MEANS[0, 2:]).sign() == (data[:, :2] @ MEANS[0, :2]).sign()
+    assert agreement.float().mean() > 0.97
+    assert (coarse - fine).abs().mean() < 0.1  # the path is the same
+
+
 def test_a_soft_mask_is_a_convex_combination_in_the_last_step():
     data = torch.ones(3, 4)
     free = fastdiff.sample(lambda x, sigma: 0 * x, (3, 4), seeds=0)
