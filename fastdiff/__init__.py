@@ -18,6 +18,7 @@ from .guidance import ClassifierFree, Guidance, classifier_guidance, vp_time_win
 from .known import Basis, Known, channel_basis, gray_basis
 from .likelihood import Likelihood, log_likelihood
 from .loop import StepInfo, run
+from .losses import score_matching_loss
 from .noise import Stream, keys, randn
 from .ode import ODEError, ODESolver
 from .ops import (
@@ -121,6 +122,7 @@ __all__ = [
     "sample",
     "sampler_step",
     "scaled_linear_betas",
+    "score_matching_loss",
     "slerp",
     "tweedie",
     "uniform",

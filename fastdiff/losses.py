@@ -1,0 +1,59 @@
+"""Denoising score matching under an SDE (Song et al. 2021, arXiv:2011.13456, eq. 7).
+
+    L = E_t lambda(t) E |score(x(t), t) + z/std(t)|^2,   x(t) = alpha(t)*x0 + std(t)*z
+
+lambda = std^2, the weighting of the paper, or g^2, with which L bounds the negative log-likelihood (Song et al. 2021, arXiv:2101.09258).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .noise import Seeds, Stream, keys
+from .ops import normal
+from .parametrizations import Parametrization, parametrization_of
+from .sdes import SDE, process_of
+
+
+def score_matching_loss(
+    net: Callable[..., Tensor], x0: Tensor, t: Tensor, *, parametrization: str | Parametrization = "eps", process: SDE | None = None,
+    seeds: Seeds | None = None, draw: int = 0, noise: Tensor | None = None, likelihood_weighting: bool = False, reduce_mean: bool = False,
+    **condition: Any,
+) -> Tensor:  # fmt: skip
+    """The loss of each sample, [B]; take its mean for training.
+
+    Args:
+        net, parametrization, condition: as for `fastdiff.sample`; x0: [B, ...] data; t: [B] times in (0, T].
+        process: the SDE; default: the parametrization's own.
+        seeds, draw: of the noise, e.g. a seed and the training step; or noise: [B, ...] standard normals.
+        likelihood_weighting: lambda = g^2 instead of std^2.
+        reduce_mean: the mean over a sample's elements instead of half their sum.
+
+    Raises:
+        ValueError: neither or both of seeds and noise; t of another shape.
+    """
+    if (seeds is None) == (noise is None):
+        raise ValueError(f"seeds: expected seeds or noise, got {'neither' if seeds is None else 'both'}")
+    if t.shape != x0.shape[:1]:
+        raise ValueError(f"t: expected [{x0.shape[0]}], got {list(t.shape)}")
+    meaning = parametrization_of(net, parametrization)
+    sde = process_of(meaning) if process is None else process
+    z = normal(x0, keys(seeds, x0.shape[0], device=x0.device), draw, int(Stream.DATA)) if noise is None else noise  # type: ignore[arg-type]
+    times = t.double()
+
+    def column(v: Tensor) -> Tensor:
+        return v.to(x0.dtype).reshape(-1, *[1] * (x0.dim() - 1))
+
+    alpha, std, sigma = sde.scale(times), sde.std(times), sde.sigma(times)
+    x = column(alpha) * x0 + column(std) * z
+    F = net(column(meaning.c_in(sigma) / alpha) * x, meaning.label(sigma).to(torch.promote_types(x0.dtype, torch.float32)), **condition)
+    a, b = meaning.denoiser(sigma)
+    # std*score = (alpha*D - x)/std with D = a*x/alpha + b*F, without dividing twice.
+    scaled_score = column((a - 1) / std) * x + column(alpha * b / std) * F
+    squares = (scaled_score + z).square().flatten(1)
+    loss = squares.mean(1) if reduce_mean else 0.5 * squares.sum(1)
+    return loss * (sde.diffusion(times) / std).square().to(x0.dtype) if likelihood_weighting else loss
