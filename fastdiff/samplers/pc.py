@@ -14,19 +14,28 @@ dt = T/N, and the last state belongs to no time of its own; `times` gives steps 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..parametrizations import Parametrization
 from ..plan import Plan, Row
 from ..schedules import posterior
 from ..sdes import SDE, VESDE, VPSDE, SubVPSDE
-from ._rows import CLEAN, Level, Sampler, expect, score_row
+from ._rows import CLEAN, Level, Sampler, expect, make_row, score_row
 
 PREDICTORS = ("euler_maruyama", "reverse_diffusion", "ancestral_sampling", "probability_flow", "none")
 CORRECTORS = ("langevin", "ald", "none")
+
+
+class _Step(NamedTuple):
+    """A time of calls, the time that the predictor leads to (None for upstream's steps of T/N), and the level there."""
+
+    t: float
+    following: float | None
+    to: Level
 
 
 @dataclass(frozen=True)
@@ -78,52 +87,50 @@ class PCSampler(Sampler):
 
     def plan(self, net: Parametrization) -> Plan:
         """The table for a network of the given parametrization."""
-        spans = self._spans()
+        steps = self._steps()
         rows: list[Row] = []
         draws = 0
-        for i, (t, following) in enumerate(spans):
-            remaining, last = len(spans) - 1 - i, i == len(spans) - 1
+        for remaining, step in zip(range(len(steps) - 1, -1, -1), steps, strict=True):
             if self.corrector != "none":
                 for _ in range(self.corrector_steps):
-                    rows.append(self._correct(net, t, draw=draws, remaining=remaining))
+                    rows.append(self._correct(net, step, draws, remaining))
                     draws += 1
             if self.predictor != "none":
-                rows.append(self._predict(net, t, following, draw=draws, remaining=remaining, silent=self.denoise and last))
+                rows.append(self._predict(net, step, draws, remaining))
                 draws += 1
         dt = "" if self.times is None else ", given times"
         return Plan(
-            name=f"PC {type(self.sde).__name__} {self.predictor}{' (ODE)' if self.ode else ''} + {self.corrector}, {len(spans)} steps{dt}",
+            name=f"PC {type(self.sde).__name__} {self.predictor}{' (ODE)' if self.ode else ''} + {self.corrector}, {len(steps)} steps{dt}",
             rows=tuple(rows), prior_scale=self.sde.prior_std, draws=draws,
         )  # fmt: skip
 
-    def _spans(self) -> list[tuple[float, float | None]]:
-        """(time of the calls, time that the predictor leads to), None for upstream's steps of T/N."""
+    def _steps(self) -> list[_Step]:
+        """The times and where they lead."""
         if self.times is not None:
-            return list(zip(map(float, self.times), map(float, self.times[1:]), strict=False))
+            times = [float(t) for t in self.times]
+            return [_Step(a, b, self._level(b)) for a, b in itertools.pairwise(times)]
         eps = self.sde.eps if self.eps is None else self.eps
-        width = (self.sde.T - eps) / max(self.steps - 1, 1)
-        return [(self.sde.T - i * width, None) for i in range(self.steps)]
+        times = [self.sde.T - i * (self.sde.T - eps) / max(self.steps - 1, 1) for i in range(self.steps)]
+        end = CLEAN if self.denoise else self._level(times[-1])
+        return [_Step(t, None, to) for t, to in zip(times, [*map(self._level, times[1:]), end], strict=True)]
 
-    def _correct(self, net: Parametrization, t: float, draw: int, remaining: int) -> Row:
-        at = Level.of(self.sde, t)
-        alpha = 1 - self.sde.step_beta(t, self.steps) if isinstance(self.sde, VPSDE) else 1.0
+    def _level(self, t: float) -> Level:
+        return Level.of(self.sde, t) if t > 0 else CLEAN
+
+    def _correct(self, net: Parametrization, step: _Step, draw: int, remaining: int) -> Row:
+        at = self._level(step.t)
+        alpha = 1 - self.sde.step_beta(step.t, self.steps) if isinstance(self.sde, VPSDE) else 1.0
         if self.corrector == "ald":
             size = 2 * alpha * (self.snr * at.std) ** 2
             return score_row(net, at, at, 1.0, size, math.sqrt(2 * size), draw=draw, remaining=remaining)
-        # The base row of langevin_row: D' = D, and the size of the step from the device.
-        row = score_row(net, at, at, at.std**2 * 0.0, at.sigma * at.std, draw=-1, remaining=remaining)
-        base = row.coef | {"c_x": 0.0, "c_D": 1.0, "c_l": 2 * alpha * self.snr**2}
-        return Row(**{**row.__dict__, "coef": base, "response": 1.0, "draw": draw, "adaptive": self.step_size})
+        # The base row of langevin_row: D' = D; the device finds the size of the step.
+        more = {"c_l": 2 * alpha * self.snr**2}
+        return make_row(net, at, at, 0.0, 1.0, more=more, draw=draw, remaining=remaining, adaptive=self.step_size)
 
-    def _predict(self, net: Parametrization, t: float, following: float | None, draw: int, remaining: int, silent: bool) -> Row:
-        at = Level.of(self.sde, t)
-        m, c, G = self._coefficients(t, following)
-        if following is None:
-            width = (self.sde.T - (self.sde.eps if self.eps is None else self.eps)) / max(self.steps - 1, 1)
-            to = Level.of(self.sde, t - width) if remaining else CLEAN if self.denoise else at
-        else:
-            to = Level.of(self.sde, following) if following > 0 else CLEAN
-        return score_row(net, at, to, m, c, 0.0 if silent or self.ode else G, draw=draw, remaining=remaining)
+    def _predict(self, net: Parametrization, step: _Step, draw: int, remaining: int) -> Row:
+        m, c, G = self._coefficients(step.t, step.following)
+        silent = self.ode or (self.denoise and remaining == 0)
+        return score_row(net, self._level(step.t), step.to, m, c, 0.0 if silent else G, draw=draw, remaining=remaining)
 
     def _coefficients(self, t: float, following: float | None) -> tuple[float, float, float]:
         """(m, c, G) of the predictor."""
