@@ -20,13 +20,13 @@ struct RoundKeys {
   FASTDIFF_METHOD uint32_t second(int round) const { return high + round * 0xBB67AE85u; }
 };
 
-// Philox4x32-10 (Salmon et al. 2011). Words live in the low halves of 64-bit lanes; the high halves hold garbage, which
-// neither the 32-bit multiply nor the final packing reads.
+// Philox4x32-10 (Salmon et al. 2011), from round `first` on. Words live in the low halves of 64-bit lanes; the high halves hold
+// garbage, which neither the 32-bit multiply nor the final packing reads.
 template <class U64, class Keys>
-FASTDIFF_INLINE void philox4x32_10(U64& c0, U64& c1, U64& c2, U64& c3, const Keys& keys) {
+FASTDIFF_INLINE void philox4x32_10(U64& c0, U64& c1, U64& c2, U64& c3, const Keys& keys, int first = 0) {
   const U64 m0 = broadcast<U64>(0xD2511F53u), m1 = broadcast<U64>(0xCD9E8D57u);
   FASTDIFF_UNROLL
-  for (int round = 0; round < 10; ++round) {
+  for (int round = first; round < 10; ++round) {
     const U64 p0 = mul32(c0, m0), p1 = mul32(c2, m1);
     c0 = high32(p1) ^ c1 ^ keys.first(round);
     c2 = high32(p0) ^ c3 ^ keys.second(round);

@@ -7,6 +7,9 @@ namespace fastdiff {
 
 constexpr int kMaxSlopes = 7;
 
+// Plain rows whatever the state's memory: K is a stack of them.
+inline Layout rows_of(const View& x) { return Layout{x.batch(), x.batch() ? x.numel / x.batch() : 0, 1}; }
+
 inline void check_slopes(const View& K, const View& x) {
   const bool shaped = K.dim() == x.dim() + 1 && std::equal(x.sizes.begin(), x.sizes.end(), K.sizes.begin() + 1);
   if (shaped && K.sizes[0] <= kMaxSlopes && K.dtype == x.dtype && same_device(K, x)) return;

@@ -98,7 +98,7 @@ def sample(
             condition=condition, net_dtype=net_dtype, progress=progress,
         ).x  # fmt: skip
     plan = sampler if isinstance(sampler, Plan) else (sampler or EDMSampler()).plan(parametrization_of(net, parametrization))
-    draws = plan.stochastic or known is not None
+    draws = plan.stochastic or known is not None or path is not None
     key = keys(seeds, size, device=device) if latents is None or (draws and noise is None) else None
     if latents is None:
         latents = randn(shape, key, dtype=state_dtype, device=device, memory_format=memory_format)  # type: ignore[arg-type]

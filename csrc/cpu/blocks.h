@@ -21,17 +21,22 @@ struct VectorKeys {
   FASTDIFF_METHOD u64 second(int round) const { return words[2 * round + 1]; }
 };
 
+// The words of one group, from those of its even and odd counters. (Eight arguments: GCC leaves arrays of vectors in memory.)
+FASTDIFF_INLINE void pack_words(u64 e0, u64 e1, u64 e2, u64 e3, u64 o0, u64 o1, u64 o2, u64 o3, u32 w[4]) {
+  const u64 low = broadcast<u64>(0xFFFFFFFFu);
+  w[0] = (u32)((e0 & low) | (o0 << 32));
+  w[1] = (u32)((e1 & low) | (o1 << 32));
+  w[2] = (u32)((e2 & low) | (o2 << 32));
+  w[3] = (u32)((e3 & low) | (o3 << 32));
+}
+
 // The words of one group from its counters, whose lanes are permuted so that transpose4 leaves the natural order.
 FASTDIFF_INLINE void group_words(u64 even, u64 odd, const NoiseKey& key, const VectorKeys& keys, u32 w[4]) {
   u64 e1 = broadcast<u64>((uint32_t)key.draw), e2 = broadcast<u64>((uint32_t)(key.draw >> 32)), e3 = broadcast<u64>(key.stream);
   u64 o1 = e1, o2 = e2, o3 = e3;
   philox4x32_10(even, e1, e2, e3, keys);
   philox4x32_10(odd, o1, o2, o3, keys);
-  const u64 low = broadcast<u64>(0xFFFFFFFFu);
-  w[0] = (u32)((even & low) | (odd << 32));
-  w[1] = (u32)((e1 & low) | (o1 << 32));
-  w[2] = (u32)((e2 & low) | (o2 << 32));
-  w[3] = (u32)((e3 & low) | (o3 << 32));
+  pack_words(even, e1, e2, e3, odd, o1, o2, o3, w);
 }
 
 // The values of one group from its words.
@@ -106,6 +111,87 @@ static void perturb_fused(
         std::memcpy(rest, z, sizeof rest);
         for (int64_t i = at; i < 4 * blocks; ++i) out[i] = perturb_formula<float>(mean_coef, x0[i], std, rest[i - at]);
       });
+}
+
+// Many draws of the same elements share most of Philox's first two rounds: what depends on the elements alone is made once for
+// all draws, what depends on the draw alone is made with scalars.
+struct DrawRounds {
+  u64 c0, c2, c3;
+  FASTDIFF_METHOD DrawRounds(uint64_t draw, uint64_t key) {
+    const uint64_t p1 = (draw >> 32) * 0xCD9E8D57u,
+                   p0 = (uint64_t)((uint32_t)(p1 >> 32) ^ (uint32_t)draw ^ (uint32_t)key) * 0xD2511F53u;
+    c0 = broadcast<u64>((uint32_t)p1);
+    c2 = broadcast<u64>((uint32_t)(p0 >> 32));
+    c3 = broadcast<u64>((uint32_t)p0);
+  }
+};
+struct ElementRounds {
+  u64 c0, c1, c2;
+  FASTDIFF_METHOD ElementRounds(u64 counter, uint32_t stream, const VectorKeys& keys) {
+    const u64 p0 = mul32(counter, broadcast<u64>(0xD2511F53u));
+    c1 = mul32(high32(p0) ^ broadcast<u64>(stream) ^ keys.second(0), broadcast<u64>(0xCD9E8D57u));
+    c0 = high32(c1) ^ keys.first(1);
+    c2 = p0 ^ keys.second(1);
+  }
+};
+
+// The words of one group for one draw.
+FASTDIFF_INLINE void draw_words(
+    const ElementRounds& even, const ElementRounds& odd, const DrawRounds& draw, const VectorKeys& keys, u32 w[4]) {
+  u64 e0 = even.c0 ^ draw.c0, e1 = even.c1, e2 = even.c2 ^ draw.c2, e3 = draw.c3;
+  u64 o0 = odd.c0 ^ draw.c0, o1 = odd.c1, o2 = odd.c2 ^ draw.c2, o3 = draw.c3;
+  philox4x32_10(e0, e1, e2, e3, keys, 2);
+  philox4x32_10(o0, o1, o2, o3, keys, 2);
+  pack_words(e0, e1, e2, e3, o0, o1, o2, o3, w);
+}
+
+// kCount groups of sum_m weights[m]*z(draws[m]), the sum in registers; its elements are put in order once, at the end.
+template <int kCount>
+FASTDIFF_INLINE void sum_groups(const NoiseKey& key, const VectorKeys& keys, int64_t count, const int64_t* draws,
+    const float* weights, u64 even, u64 odd, f32 total[kCount][4]) {
+  const u64 step = broadcast<u64>(kWidth);
+  const ElementRounds elements[4] = {
+      {even, key.stream, keys}, {odd, key.stream, keys}, {even + step, key.stream, keys}, {odd + step, key.stream, keys}};
+  for (int g = 0; g < kCount; ++g)
+    for (int j = 0; j < 4; ++j) total[g][j] = broadcast<f32>(0.0f);
+  u32 w[kCount][4];
+  for (int64_t m = 0; m < count; ++m) {
+    const DrawRounds draw((uint64_t)draws[m], key.key);
+    const f32 weight = broadcast<f32>(weights[m]);
+#pragma GCC unroll 2
+    for (int g = 0; g < kCount; ++g) draw_words(elements[2 * g], elements[2 * g + 1], draw, keys, w[g]);
+#pragma GCC unroll 2
+    for (int g = 0; g < kCount; ++g)
+#pragma GCC unroll 2
+      for (int j = 0; j < 4; j += 2) {
+        f32 z0, z1;
+        box_muller(w[g][j], w[g][j + 1], z0, z1);
+        total[g][j] = with_term(total[g][j], weight, z0);
+        total[g][j + 1] = with_term(total[g][j + 1], weight, z1);
+      }
+  }
+  for (int g = 0; g < kCount; ++g) transpose4(total[g][0], total[g][1], total[g][2], total[g][3]);
+}
+
+static void normal_sum(
+    float* out, NoiseKey key, int64_t count, const int64_t* draws, const float* weights, int64_t first, int64_t blocks) {
+  const VectorKeys keys(key.key);
+  u64 even{}, odd{};
+  group_counters(even, odd);
+  even += broadcast<u64>(first);
+  odd += broadcast<u64>(first);
+  const u64 step = broadcast<u64>(kWidth);
+  f32 total[kGroups][4];
+  for (; blocks >= kGroups * kWidth; blocks -= kGroups * kWidth, out += kGroups * kGroup) {
+    sum_groups<kGroups>(key, keys, count, draws, weights, even, odd, total);
+    std::memcpy(out, total, sizeof total);
+    even += kGroups * step;
+    odd += kGroups * step;
+  }
+  for (; blocks > 0; blocks -= kWidth, out += kGroup, even += step, odd += step) {
+    sum_groups<1>(key, keys, count, draws, weights, even, odd, total);
+    std::memcpy(out, total, (blocks >= kWidth ? kGroup : 4 * blocks) * sizeof(float));
+  }
 }
 
 static void noise(Noise kind, float* out, NoiseKey key, int64_t first, int64_t blocks) {
@@ -284,6 +370,7 @@ static void store(Dtype to, const T* in, void* out, int64_t n) {
 const Kernels table = {
     FASTDIFF_ISA,
     noise,
+    normal_sum,
     perturb_fused,
     perturb<float>,
     perturb<double>,

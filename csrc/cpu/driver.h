@@ -83,12 +83,19 @@ class SampleNoise {
  public:
   // Returns the noise of elements begin..end of the sample; valid until the next call.
   const float* range(const Kernels& k, Noise kind, const Layout& layout, NoiseKey key, int64_t begin, int64_t end) {
-    if (layout.channels == 1) return logical(k, kind, key, begin, end, reserve(plain_, end - begin + 8));
+    return in_memory_order(
+        layout, begin, end, [&](float* out, int64_t first, int64_t blocks) { k.noise(kind, out, key, first, blocks); });
+  }
+
+  // Likewise of what make(out, first, blocks) makes, whole Philox blocks in logical order.
+  template <class Make>
+  const float* in_memory_order(const Layout& layout, int64_t begin, int64_t end, const Make& make) {
+    if (layout.channels == 1) return logical(make, begin, end, reserve(plain_, end - begin + 8));
     const int64_t spatial = layout.spatial(), from = begin / layout.channels, count = (end - begin) / layout.channels;
     float* row = reserve(plain_, count + 8);
     float* out = reserve(interleaved_, end - begin);
     for (int64_t c = 0; c < layout.channels; ++c) {
-      const float* z = logical(k, kind, key, c * spatial + from, c * spatial + from + count, row);
+      const float* z = logical(make, c * spatial + from, c * spatial + from + count, row);
       for (int64_t i = 0; i < count; ++i) out[i * layout.channels + c] = z[i];
     }
     return out;
@@ -96,9 +103,10 @@ class SampleNoise {
 
  private:
   // Elements begin..end in logical order, from the Philox block that begin lies in.
-  static const float* logical(const Kernels& k, Noise kind, NoiseKey key, int64_t begin, int64_t end, float* out) {
+  template <class Make>
+  static const float* logical(const Make& make, int64_t begin, int64_t end, float* out) {
     const int64_t first = begin / 4, blocks = (end + 3) / 4 - first;
-    k.noise(kind, out, key, first, blocks);
+    make(out, first, blocks);
     return out + begin % 4;
   }
   struct Buffer {

@@ -23,6 +23,9 @@ struct Kernels {
   const char* name;
   // out[0 .. 4*blocks) = noise of Philox blocks first .. first + blocks of a sample.
   void (*noise)(Noise kind, float* out, NoiseKey key, int64_t first, int64_t blocks);
+  // out[0 .. 4*blocks) = sum_m weights[m]*normals of draws[m], the sum staying in registers; key.draw is not read.
+  void (*normal_sum)(
+      float* out, NoiseKey key, int64_t count, const int64_t* draws, const float* weights, int64_t first, int64_t blocks);
   // out = mean_coef*x0 + std*z over whole Philox blocks, the noise staying in registers.
   void (*perturb_fused)(float mean_coef, const float* x0, float std, NoiseKey key, int64_t first, int64_t blocks, float* out);
   void (*perturb_f32)(int64_t n, const float* x0, const float* z, float mean_coef, float std, float* out);

@@ -6,9 +6,6 @@
 
 namespace fastdiff::cpu {
 
-// Plain rows whatever the state's memory: K is a stack of them.
-inline Layout rows_of(const View& x) { return Layout{x.batch(), x.batch() ? x.numel / x.batch() : 0, 1}; }
-
 struct Slopes {
   Input K;
   int count;

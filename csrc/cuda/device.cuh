@@ -87,32 +87,40 @@ FASTDIFF_INLINE void store(const Memory& m, int64_t i, T value) {
 
 // Four neighbouring elements from i on, i a multiple of 4.
 template <class T>
+FASTDIFF_INLINE void load4(const double* data, int64_t i, T v[4]) {
+  const double2 a = ((const double2*)data)[i / 2], b = ((const double2*)data)[i / 2 + 1];
+  v[0] = (T)a.x, v[1] = (T)a.y, v[2] = (T)b.x, v[3] = (T)b.y;
+}
+
+template <class T>
+FASTDIFF_INLINE void load4(const float* data, int64_t i, T v[4]) {
+  const float4 a = ((const float4*)data)[i / 4];
+  v[0] = (T)a.x, v[1] = (T)a.y, v[2] = (T)a.z, v[3] = (T)a.w;
+}
+
+template <class T>
+FASTDIFF_INLINE void load4(const __nv_bfloat16* data, int64_t i, T v[4]) {
+  const uint2 a = ((const uint2*)data)[i / 4];
+  v[0] = (T)__uint_as_float(a.x << 16), v[1] = (T)__uint_as_float(a.x & 0xFFFF0000u);
+  v[2] = (T)__uint_as_float(a.y << 16), v[3] = (T)__uint_as_float(a.y & 0xFFFF0000u);
+}
+
+template <class T>
+FASTDIFF_INLINE void load4(const __half* data, int64_t i, T v[4]) {
+  const uint2 a = ((const uint2*)data)[i / 4];
+  v[0] = (T)__half2float(__ushort_as_half((unsigned short)a.x)),
+  v[1] = (T)__half2float(__ushort_as_half((unsigned short)(a.x >> 16)));
+  v[2] = (T)__half2float(__ushort_as_half((unsigned short)a.y)),
+  v[3] = (T)__half2float(__ushort_as_half((unsigned short)(a.y >> 16)));
+}
+
+template <class T>
 FASTDIFF_INLINE void load4(const Memory& m, int64_t i, T v[4]) {
   switch (m.dtype) {
-    case Dtype::f64: {
-      const double2 a = ((const double2*)m.data)[i / 2], b = ((const double2*)m.data)[i / 2 + 1];
-      v[0] = (T)a.x, v[1] = (T)a.y, v[2] = (T)b.x, v[3] = (T)b.y;
-      return;
-    }
-    case Dtype::f32: {
-      const float4 a = ((const float4*)m.data)[i / 4];
-      v[0] = (T)a.x, v[1] = (T)a.y, v[2] = (T)a.z, v[3] = (T)a.w;
-      return;
-    }
-    case Dtype::bf16: {
-      const uint2 a = ((const uint2*)m.data)[i / 4];
-      v[0] = (T)__uint_as_float(a.x << 16), v[1] = (T)__uint_as_float(a.x & 0xFFFF0000u);
-      v[2] = (T)__uint_as_float(a.y << 16), v[3] = (T)__uint_as_float(a.y & 0xFFFF0000u);
-      return;
-    }
-    default: {
-      const uint2 a = ((const uint2*)m.data)[i / 4];
-      v[0] = (T)__half2float(__ushort_as_half((unsigned short)a.x)),
-      v[1] = (T)__half2float(__ushort_as_half((unsigned short)(a.x >> 16)));
-      v[2] = (T)__half2float(__ushort_as_half((unsigned short)a.y)),
-      v[3] = (T)__half2float(__ushort_as_half((unsigned short)(a.y >> 16)));
-      return;
-    }
+    case Dtype::f64: return load4((const double*)m.data, i, v);
+    case Dtype::f32: return load4((const float*)m.data, i, v);
+    case Dtype::bf16: return load4((const __nv_bfloat16*)m.data, i, v);
+    default: return load4((const __half*)m.data, i, v);
   }
 }
 
@@ -142,13 +150,13 @@ FASTDIFF_INLINE void store4(const Memory& m, int64_t i, const T v[4]) {
 struct Shape {
   int64_t n;         // elements of a sample
   int64_t channels;  // > 1 where they are innermost in memory and the logical order matters
-  uint32_t blocks;   // thread blocks of a sample; fewer than 2^31 in all
+  uint32_t blocks;   // thread blocks of a sample, one even where it is empty, so that its sum is written; below 2^31 in all
   bool wide;         // four neighbouring elements of every operand can move at once
 
   Shape(const Layout& layout, bool wide)
       : n(layout.n),
         channels(layout.channels),
-        blocks((uint32_t)((layout.n + 4 * kThreads - 1) / (4 * kThreads))),
+        blocks((uint32_t)std::max<int64_t>((layout.n + 4 * kThreads - 1) / (4 * kThreads), 1)),
         wide(wide && layout.n % 4 == 0 && layout.channels == 1) {}
 };
 
@@ -179,6 +187,26 @@ FASTDIFF_INLINE void store_four(const Memory& m, const Shape& shape, const Place
     if (place.first + j < shape.n) store(m, place.offset(shape, j), v[j]);
 }
 
+// The tensors that a launch reads, in one layout; copies of those that lie otherwise live until it is queued.
+class Inputs {
+ public:
+  explicit Inputs(const Layout& layout) : layout_(layout) {}
+  Memory add(const View& t, const OutputSet* outputs = nullptr) {
+    const View& laid = has_layout(t, layout_) ? t : copies_[used_++].emplace(with_layout(t, layout_));
+    if (outputs) outputs->check_against(laid);
+    const Memory memory(laid);
+    wide_ = wide_ && memory.wide;
+    return memory;
+  }
+  bool wide() const { return wide_; }
+
+ private:
+  Layout layout_;
+  std::optional<View> copies_[10];
+  int used_ = 0;
+  bool wide_ = true;
+};
+
 // The stream and the device of a launch.
 class Launch {
  public:
@@ -195,6 +223,7 @@ class Launch {
     kernel<<<(unsigned)thread_blocks, kThreads, 0, stream_>>>(arguments...);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
+  void zero(void* data, int64_t bytes) const { STD_CUDA_CHECK(cudaMemsetAsync(data, 0, (size_t)bytes, stream_)); }
 
  private:
   torch::stable::accelerator::DeviceGuard guard_;

@@ -149,6 +149,7 @@ class PCSampler(Sampler):
         sde = self.sde
         if following is None and isinstance(sde, VPSDE) and not isinstance(sde, SubVPSDE):
             beta = sde.step_beta(t, self.steps)
+            expect("steps", self.steps, beta < 1, f"more than beta_max = {sde.beta_max:g} for ancestral sampling")
             return 1 / math.sqrt(1 - beta), beta / math.sqrt(1 - beta), math.sqrt(beta)
         now = (sde.scale(t), sde.std(t))
         if following is not None:

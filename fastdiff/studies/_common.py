@@ -30,7 +30,7 @@ Numbers = dict[str, Any]
 TRUTH, BLUE, RED, GREEN, PURPLE, ORANGE = "#444444", "#0072B2", "#D55E00", "#009E73", "#AA4499", "#E69F00"
 
 _DPI = 150
-_LOOK: dict[str, Any] = {
+_LOOK: Any = {
     "font.size": 11, "axes.titlesize": 11, "axes.titlelocation": "left", "axes.labelsize": 11, "legend.fontsize": 10,
     "figure.titlesize": 13, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.8,
     "axes.grid": False, "grid.color": "#dddddd", "grid.linewidth": 0.6, "image.cmap": "Greys", "savefig.dpi": _DPI,
@@ -187,10 +187,11 @@ def picture(size: tuple[float, float]) -> Iterator[Figure]:
 
 def scatter(axes: Axes, x: Tensor, color: Any, *, limit: float, label: str | None = None, size: float = 3.0, **more: Any) -> None:
     """Points [N, 2] in a square of side 2*limit around 0."""
-    axes.scatter(*x.T.numpy(), s=size, c=color, alpha=0.6, linewidths=0, rasterized=True, label=label, **more)
+    axes.scatter(x[:, 0].numpy(), x[:, 1].numpy(), s=size, c=color, alpha=0.6, linewidths=0, rasterized=True, label=label, **more)
     square(axes, limit)
 
 
 def square(axes: Axes, limit: float) -> None:
     """Equal scales, from -limit to limit."""
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    axes.locator_params(nbins=6, steps=[1, 2, 5, 10])

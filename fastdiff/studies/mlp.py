@@ -31,7 +31,7 @@ class ScoreMLP(nn.Module):
         self.parametrization = EDM(sigma_data=sigma_data)
         widths = [dim + 2 * len(_FREQUENCIES), *[hidden] * depth]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(seed % 2**63)
             layers = [part for i, o in itertools.pairwise(widths) for part in (nn.Linear(i, o), nn.SiLU())]
             self.layers = nn.Sequential(*layers, nn.Linear(hidden, dim))
 

@@ -87,7 +87,7 @@ def finding(numbers: Numbers) -> str:
     """In one sentence."""
     sde, ode = numbers["wasserstein_to_data"].values()
     return (
-        f"SDE and ODE take different paths to the same marginal: W$_1$ to the data {sde:.4f} and {ode:.4f} "
+        f"SDE and ODE take different paths to the same marginal: W1 to the data {sde:.4f} and {ode:.4f} "
         f"(exact samples {numbers['wasserstein_of_exact_samples']:.4f})"
     )
 
@@ -101,7 +101,9 @@ def draw(figure: Figure, numbers: Numbers, rest: Any) -> None:
     field = np.stack([density(float(t), sde) for t in shown**2], axis=1)
     field = np.sqrt(field / field.max(axis=0))  # scaled to the largest at each t, else the last times hide the others
     for ax, (name, path) in zip(axes, paths.items(), strict=False):
-        ax.pcolormesh(shown, GRID, field, cmap="Greys", vmin=0, vmax=1.6, shading="gouraud", rasterized=True)
+        ax.imshow(
+            field, extent=(0, 1, GRID[0], GRID[-1]), origin="lower", aspect="auto", interpolation="bilinear", vmin=0, vmax=1.6, zorder=0
+        )
         ax.plot(np.sqrt(times), path, color=colors[name], lw=0.9, alpha=0.85)
         ax.set(title=f"{name[0].upper()}{name[1:]}", xlabel="time t (noise at 1, data at 0)", xlim=(1, 0), ylim=(-2.9, 2.9))
         ticks = (1, 0.5, 0.2, 0.05, 0)

@@ -52,7 +52,7 @@ def samplers(levels: int, steps_each: int) -> dict[str, Sampler]:
 
 def compute(seed: int, quick: bool) -> tuple[Numbers, Any]:
     """The weight of the small mode in both, along the run and at its end."""
-    chains, levels, steps_each = (2000, 20, 15) if quick else (5000, 40, 60)
+    chains, levels, steps_each = (2000, 20, 30) if quick else (5000, 40, 60)
     net, seeds = Denoiser(), seed_of(seed, Part.LATENTS)
     latents = randn((chains, 2), seeds, dtype=torch.float64)
     exact = DATA.sample(chains, seed_of(seed, Part.DATA))
@@ -79,7 +79,7 @@ def finding(numbers: Numbers) -> str:
     plain, annealed = (numbers[name] for name in ("Langevin", "annealed Langevin"))
     return (
         f"A mode of weight {WEIGHT:g}: Langevin finds {plain['weight']:.3f}, annealed Langevin "
-        f"{annealed['weight']:.3f} $\\pm$ {annealed['sampling_error']:.3f}"
+        f"{annealed['weight']:.3f} ± {annealed['sampling_error']:.3f}"
     )
 
 
@@ -108,5 +108,5 @@ STUDY = Study(
     name="slow-mixing",
     about="Langevin dynamics misses the weights of separated modes, annealed Langevin recovers them",
     source="Song and Ermon 2019 (arXiv:1907.05600), section 3.2.2 and figure 3",
-    compute=compute, finding=finding, draw=draw, size=(14.0, 4.0),
+    compute=compute, finding=finding, draw=draw, size=(14.0, 3.8),
 )  # fmt: skip

@@ -253,6 +253,7 @@ def strong_errors(make: Callable[[int], Plan], steps: list[int], expected: torch
     return [float((on_the_path(make, n) - expected).square().sum(1).mean().sqrt()) for n in steps]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRONG_CASES)
 def test_strong_order_of_the_reverse_sde(name, end_of_the_path):
     """Order 1, since the noise is additive: every sampler, whatever its SDE, converges to the same sample of each key."""
@@ -262,6 +263,7 @@ def test_strong_order_of_the_reverse_sde(name, end_of_the_path):
     assert errors[-1] < 0.05
 
 
+@pytest.mark.slow
 def test_second_order_in_the_drift_pays_strongly(end_of_the_path):
     """The order stays 1 (no method sees the noise within its step), the error falls."""
     one, two = (strong_errors(STRONG_CASES[name], [128, 256], end_of_the_path) for name in ("Euler ancestral", "2M"))

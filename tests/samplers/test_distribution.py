@@ -36,6 +36,8 @@ from fastdiff import (
 from fastdiff.samplers.pc import CORRECTORS, PREDICTORS
 from tests.samplers.mixture import Mixture, MixtureScore
 
+pytestmark = pytest.mark.slow
+
 COUNT = 2000
 #: A sampler passes within this factor of the largest distance of the exact sets.
 FACTOR = 1.25
@@ -152,7 +154,6 @@ def _pc_arguments(predictor: str, corrector: str) -> dict:
     return {"steps": 500 if predictor == "probability_flow" and corrector == "none" else 250}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("corrector", CORRECTORS)
 @pytest.mark.parametrize("predictor", PREDICTORS)
 @pytest.mark.parametrize("sde", SDES)
