@@ -112,7 +112,7 @@ def finding(numbers: Numbers) -> str:
     order = sorted(needed, key=lambda name: needed[name] or math.inf)
     most = max(numbers["methods"][order[0]]["network_calls"])
     calls = ", ".join(f"{name} {needed[name] or f'> {most}'}" for name in order)
-    return f"Calls until as good as exact samples: {calls}"
+    return f"Calls to come within the scatter of exact samples: {calls}"
 
 
 def draw(figure: Figure, numbers: Numbers, rest: Any) -> None:

@@ -47,7 +47,7 @@ def times(steps: int) -> list[float]:
 
 def compute(seed: int, quick: bool) -> tuple[Numbers, Any]:
     """Train, run forwards and backwards, and measure how far the generated roll is from the data."""
-    count, training, steps = (1500, 1500, 50) if quick else (5000, 6000, 250)
+    count, training, steps = (1500, 1500, 50) if quick else (5000, 4500, 250)
     data, fresh, again = (swiss_roll(count, seed_of(seed, part)) for part in (Part.DATA, Part.HELD_OUT, Part.FLOOR))
     net = ScoreMLP(2, sigma_data=float(data.std()), seed=seed)
     train(net, data, steps=training, seed=seed_of(seed, Part.TRAINING), sigma_min=0.01, sigma_max=100.0)
