@@ -73,7 +73,8 @@ class BrownianPath:
         """What each row of a plan needs, on the device, cached; None where a row draws no noise between two levels."""
         known = (id(plan), device)
         if known not in self._tables:
-            levels = [(row.sigma, row.next_sigma) if row.draw >= 0 and 0 < row.next_sigma < row.sigma else None for row in plan.rows]
+            spans = [(row.noise_from or row.sigma, row.next_sigma) if row.draw >= 0 else (0.0, 0.0) for row in plan.rows]
+            levels = [span if 0 < span[1] < span[0] else None for span in spans]
             made: list[tuple[Tensor, Tensor] | None] = []
             for level in levels:
                 made.append(None if level is None else self._on(device, *level))

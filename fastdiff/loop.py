@@ -99,7 +99,7 @@ def run(
         raise ValueError(f"clip: expected (lo, hi) with lo <= hi, got {clip!r}")
     _check_folded(plan, "b_u", "cfg", cfg)
     _check_folded(plan, "c_g", "guidance", guidance)
-    blend = None if known is None else known if noise is None and path is None else AS_GIVEN
+    blend = None if known is None else known if _fused(plan, noise, path) else AS_GIVEN
     for change in (cfg, EpsilonScaling.of(eps_scale), guidance, None if clip is None else _clip(*clip), blend):
         plan = plan if change is None else plan.derived(change)
     draws = _Draws(noise)
@@ -118,7 +118,8 @@ def run(
 def _loop(plan, net, latents, key, draws, nodes, guidance, condition, cfg, known, net_dtype, callback, progress) -> Tensor:
     tables = plan.tables(latents.device, net_dtype, latents.dtype, latents.shape[0])
     data, mask = (None, None) if known is None else known.tensors(latents)
-    fixed = _fixed_arguments(plan, key, nodes, latents.dtype, net_dtype, callback is not None, data, mask)
+    fused = _fused(plan, draws.noise, nodes)
+    fixed = _fixed_arguments(plan, key, nodes, latents.dtype, net_dtype, callback is not None, data, mask, fused)
     uncond = None if cfg is None else {**condition, **cfg.uncond}
     x, net_in = _first_state(plan, tables, latents, key, draws, net_dtype, known, data, mask)
     blends = [] if known is None else known.blends(plan)
@@ -142,9 +143,9 @@ def _loop(plan, net, latents, key, draws, nodes, guidance, condition, cfg, known
             operands = operands | draws.of(row, x)
             if data is not None:
                 operands["known"] = draws.known(blends[i], data)
-        elif nodes is not None:
+        elif not fused:
             operands = dict(operands)
-            if nodes[i] is not None:
+            if nodes is not None and nodes[i] is not None:
                 operands["z"] = NORMAL_SUM.overload(x, key, *nodes[i], int(Stream.PATH))
             if data is not None:
                 z = NORMAL.overload(x, key, _KNOWN_DRAWS + i, known_stream(int(Stream.STATE)))
@@ -170,6 +171,11 @@ def _loop(plan, net, latents, key, draws, nodes, guidance, condition, cfg, known
             callback(StepInfo(i, len(plan), row.sigma, in_pixels(D), in_pixels(x), eps_norm))
     draws.finish(plan.draws + (0 if known is None else known.draws(plan)), x)
     return x
+
+
+def _fused(plan: Plan, noise: Any, path: Any) -> bool:
+    """Whether the step itself makes the noise of known data: not where its own noise comes from elsewhere."""
+    return noise is None and path is None and all(row.learned is None for row in plan.rows)
 
 
 def _same(x: Tensor) -> Tensor:
@@ -217,7 +223,7 @@ def _in_basis(net: Callable[..., Tensor], guidance: Guidance | None, known: Know
 
 def _fixed_arguments(
     plan: Plan, key: Tensor | None, nodes: list | None, state_dtype: torch.dtype, net_dtype: torch.dtype, watched: bool,
-    data: Tensor | None, mask: Tensor | None,
+    data: Tensor | None, mask: Tensor | None, fused: bool,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The arguments of each row's step that do not change while the loop runs; defaults are left out."""
     fixed: list[dict[str, Any]] = []
@@ -227,7 +233,7 @@ def _fixed_arguments(
             arguments |= {"key": key, "draw": row.draw + 1, "stream": int(Stream.STATE)}
         if data is not None:
             arguments |= {"known": data, "mask": mask}
-            if key is not None and row.draw < 0 and nodes is None:
+            if key is not None and row.draw < 0 and fused:
                 arguments |= {"key": key, "draw": _KNOWN_DRAWS + i, "stream": int(Stream.STATE)}
         if following is not None and (following.c_in != 1 or net_dtype != state_dtype):
             arguments["net_dtype"] = net_dtype  # else the network's input is the state itself

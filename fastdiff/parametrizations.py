@@ -90,19 +90,22 @@ class _Scheduled(Parametrization):
 
     Args:
         schedule: of training; the default is the VP SDE with beta from 0.1 to 20.
-        label_scale: labels are label_scale*t (999 in score_sde for VP; 1000*t, ... as the network was trained).
+        label_scale: labels are label_scale*t; None for 1 under a Discrete schedule, whose t are the steps, and for score_sde's 999 else.
         label_is_sigma: labels are sigma instead (score_sde for VE).
     """
 
     schedule: Schedule = field(default_factory=VPSDE)
-    label_scale: float = 999.0
+    label_scale: float | None = None
     label_is_sigma: bool = False
 
     def c_in(self, sigma: N) -> N:
         return self.schedule.scale(self.schedule.time(sigma))
 
     def label(self, sigma: N) -> N:
-        return sigma if self.label_is_sigma else self.label_scale * self.schedule.time(sigma)
+        if self.label_is_sigma:
+            return sigma
+        scale = self.label_scale if self.label_scale is not None else 1.0 if isinstance(self.schedule, Discrete) else 999.0
+        return scale * self.schedule.time(sigma)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class Row:
         adaptive: "batch" or "sample" for a Langevin step whose size `langevin_row` finds, for the batch or for each sample.
         learned: (ln std, ln std) between which the second half of the network's channels chooses the noise; None for none.
         guide: weight of a guidance gradient that enters D itself, since D is kept.
+        noise_from: noise level at which the step of this row's noise begins, where that is not sigma (a step of two calls).
     """
 
     sigma: float
@@ -54,6 +55,7 @@ class Row:
     adaptive: Literal["", "batch", "sample"] = ""
     learned: tuple[float, float] | None = None
     guide: float = 0.0
+    noise_from: float = 0.0
 
 
 @dataclass(frozen=True)

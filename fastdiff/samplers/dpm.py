@@ -53,7 +53,7 @@ class _Multistep(SigmaSampler):
             rows.append(make_row(net, at, to, c_x, weights[0], more=more, draw=draw, remaining=len(levels) - 2 - i, **keeping))
             past = [h, *past][: self._kept]
         name = f"{type(self).__name__} {len(rows)} steps" + (f", eta {self.eta:g}" if self.eta else "")
-        return Plan(name, tuple(rows), levels[0].std, draws=len(rows) if self.eta else 0)
+        return Plan(name, tuple(rows), levels[0].std, draws=1 + max(row.draw for row in rows))
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,16 @@ class DPMSolver3M(_Multistep):
 
     Args:
         eta: noise strength; s_noise: factor of the noise.
+        variant: "exact" integrates the parabola through three D, order 3; "published" gives its second difference half the weight, as
+            the widespread programs do: order 2, and only there for parity with them.
     """
 
+    variant: Literal["exact", "published"] = "exact"
     _kept = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect("variant", self.variant, self.variant in ("exact", "published"), "'exact' or 'published'")
 
     def weights(self, h: float, past: list[float]) -> list[float]:
         long = h * (1 + self.eta)
@@ -101,7 +108,7 @@ class DPMSolver3M(_Multistep):
             return [whole + p2 / r0, -p2 / r0]
         # Newton's divided differences: d_0 = (D - D_1)/r0, d_1 = (D_1 - D_2)/r1, first and second derivative in u/h.
         r1, p3 = past[1] / h, phi_2(long) / long - 0.5
-        first, second = 1 + r0 / (r0 + r1), 1 / (r0 + r1)
+        first, second = 1 + r0 / (r0 + r1), (2 if self.variant == "exact" else 1) / (r0 + r1)
         on_d0 = p2 * first - p3 * second
         on_d1 = -p2 * r0 / (r0 + r1) + p3 * second
         return [whole + on_d0 / r0, -on_d0 / r0 + on_d1 / r1, -on_d1 / r1]
@@ -141,7 +148,8 @@ class DPMSolver2S(SigmaSampler):
                 rows.append(make_row(net, at, half, half.scale / at.scale * ratio, half.scale * (1 - ratio), remaining=remaining, keep="x"))
                 more = more | {"c_h1": to.scale / at.scale * down / at.sigma}
                 c_D = to.scale * (1 - down / at.sigma)
-                rows.append(make_row(net, half, to, 0.0, c_D, more=more, draw=draw, remaining=remaining, forget=True))
+                extra = {"forget": True, "noise_from": at.sigma}
+                rows.append(make_row(net, half, to, 0.0, c_D, more=more, draw=draw, remaining=remaining, **extra))
             draws += bool(noise)
         return Plan(f"DPMSolver2S {len(levels) - 1} steps", tuple(rows), levels[0].std, draws=draws)
 
@@ -168,4 +176,6 @@ class EulerAncestral(SigmaSampler):
             more = {"c_n": noise} if noise else {}
             c_x, c_D = to.scale / at.scale * ratio, to.scale * (1 - ratio)
             rows.append(make_row(net, at, to, c_x, c_D, more=more, draw=i if noise else -1, remaining=len(levels) - 2 - i))
-        return Plan(f"Euler ancestral {len(rows)} steps, eta {self.eta:g}", tuple(rows), levels[0].std, draws=len(rows) if self.eta else 0)
+        return Plan(
+            f"Euler ancestral {len(rows)} steps, eta {self.eta:g}", tuple(rows), levels[0].std, draws=1 + max(row.draw for row in rows)
+        )

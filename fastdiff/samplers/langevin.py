@@ -5,6 +5,7 @@ x <- x + a/2*score(x; sigma) + sqrt(a)*z
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +61,8 @@ class AnnealedLangevin(Sampler):
     def plan(self, net: Parametrization) -> Plan:
         """The table for a network of the given parametrization."""
         sigmas = [float(s) for s in (geometric_sigmas() if self.sigmas is None else self.sigmas)]
-        expect("sigmas", sigmas, bool(sigmas) and all(s > 0 for s in sigmas), "levels > 0, from large to small")
+        falling = all(b < a for a, b in itertools.pairwise(sigmas))
+        expect("sigmas", sigmas, bool(sigmas) and falling and sigmas[-1] > 0, "levels > 0, from large to small")
         expect("eps", self.eps, self.eps > 0, "a number > 0")
         expect("steps_each", self.steps_each, self.steps_each >= 1, "an integer >= 1")
         rows: list[Row] = []

@@ -52,7 +52,8 @@ class PCSampler(Sampler):
         denoise: leave the noise out of the last predictor step.
         probability_flow: the predictor discretizes the probability-flow ODE instead of the reverse SDE.
         step_size: "batch": one Langevin step size from the mean norms of the batch, as upstream; "sample": one for each
-            sample, so that a sample does not depend on its batch.
+            sample, so that a sample does not depend on its batch. A step that depends on the sample biases its law, by (d + 2)/d in
+            the variance of a Gaussian in d dimensions: nothing for images, too much for a handful of dimensions.
     """
 
     sde: SDE = field(default_factory=VPSDE)

@@ -33,6 +33,7 @@ from fastdiff import (
     SubVPSDE,
     UniPC,
 )
+from fastdiff.samplers.dpm import phi_2
 from tests.samplers.mixture import Mixture
 
 # From almost pure noise, where D barely depends on x: the first steps of a multistep method, which have a lower order, cost nothing there.
@@ -136,8 +137,9 @@ ODE_CASES = {
     "2M, heun": (in_sigma(DPMSolver2M, solver="heun"), 2, SHORT),
     "2M, VP": (in_sigma(DPMSolver2M, scaling="vp"), 2, SHORT),
     "2S": (in_sigma(DPMSolver2S), 2, SHORT),
+    "3M": (in_sigma(DPMSolver3M), 3, LONG),
     # Two, not three: see test_what_the_multistep_weights_integrate_exactly.
-    "3M": (in_sigma(DPMSolver3M), 2, LONG),
+    "3M, published": (in_sigma(DPMSolver3M, variant="published"), 2, LONG),
     "UniPC 1 bh1": (unipc(order=1, variant="bh1"), 2, SHORT),
     "UniPC 1 bh2": (unipc(order=1), 2, SHORT),
     "UniPC 2 bh1": (unipc(order=2, variant="bh1"), 3, SHORT),
@@ -179,7 +181,7 @@ def test_higher_orders_pay(latents, end_of_the_flow):
     error = {name: ode_errors(ODE_CASES[name][0], [64], latents, end_of_the_flow)[0] for name in ODE_CASES}
     error["2S"] = ode_errors(ODE_CASES["2S"][0], [32], latents, end_of_the_flow)[0]  # two calls a step
     for better, worse in [
-        ("2M", "DDIM"), ("2S", "DDIM"), ("3M", "2M"), ("UniPC 3, no corrector", "3M"), ("UniPC 3 bh2", "UniPC 2 bh2"),
+        ("2M", "DDIM"), ("2S", "DDIM"), ("3M, published", "2M"), ("3M", "3M, published"), ("UniPC 3 bh2", "UniPC 2 bh2"),
         ("UniPC 2 bh2", "2M"),
     ]:  # fmt: skip
         assert error[better] < 0.6 * error[worse], (better, worse)
@@ -189,9 +191,9 @@ def test_higher_orders_pay(latents, end_of_the_flow):
 def test_what_the_multistep_weights_integrate_exactly(eta):
     """The step of x' = e^-L x + (1+eta) int_0^h e^(-(h-u)(1+eta)) D(u) du + noise, L = h(1+eta), for D a polynomial in u.
 
-    2M with "heun" takes the line through the last two D, as Lu et al. 2022 derive it. 3M is as the authors' own program,
-    diffusers and k-diffusion have it: its second difference enters with half the weight of the parabola, so it integrates
-    parabolas no better than 2M, and its order is 2. UniPC's predictor of order 3 takes the whole parabola.
+    2M with "heun" takes the line through the last two D, as Lu et al. 2022 derive it; 3M the parabola through three. The published
+    3M, as the authors' own program, diffusers and k-diffusion have it, gives the second difference half the weight of the parabola,
+    so it integrates parabolas no better than 2M, and its order is 2.
     """
     h, past = 0.3, [0.2, 0.45]
     nodes = [0.0, -past[0], -past[0] - past[1]]
@@ -207,12 +209,16 @@ def test_what_the_multistep_weights_integrate_exactly(eta):
     midpoint = errors(DPMSolver2M(eta=eta).weights(h, past[:1]))
     assert midpoint[0] == pytest.approx(0, abs=1e-13)
     assert 1e-4 < abs(midpoint[1]) < 0.1 * h**2
-    three = errors(DPMSolver3M(eta=eta).weights(h, past))
-    assert three[:2] == pytest.approx([0, 0], abs=1e-13)
-    if eta == 0:
-        parabola = errors(UniPC(order=3)._predictor(h, past, 3))
-        assert parabola == pytest.approx([0, 0, 0], abs=1e-13)
-        assert three[2] == pytest.approx(-exact(2) / 2, rel=1e-10)
+    assert errors(DPMSolver3M(eta=eta).weights(h, past)) == pytest.approx([0, 0, 0], abs=1e-13)
+    published = errors(DPMSolver3M(eta=eta, variant="published").weights(h, past))
+    assert published[:2] == pytest.approx([0, 0], abs=1e-13)
+    assert abs(published[2]) > 1e-3
+
+
+@pytest.mark.parametrize("h", [1e-8, 9.9e-4, 1.01e-3, 0.3, 7.0])
+def test_phi_2_on_both_sides_of_its_series(h):
+    exact = math.fsum((-1) ** k * h ** (k - 1) / math.factorial(k) for k in range(2, 60))
+    assert phi_2(h) == pytest.approx(exact, rel=1e-12)
 
 
 # ---- The reverse SDE, strongly: runs that share a Brownian path -------------------------------------------------------------

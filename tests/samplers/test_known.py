@@ -185,3 +185,17 @@ def test_guidance_sees_pixels_in_a_basis():
 def test_errors(known, message):
     with pytest.raises(ValueError, match=message):
         known()
+
+
+def test_known_data_keep_their_noise_beside_a_learned_variance():
+    def net(x, label):
+        return torch.cat([0.1 * x, torch.zeros_like(x)], 1)
+
+    data, seen = torch.zeros(64, 1, 8, 8), []
+    sampler = fastdiff.DDPM(fastdiff.Discrete(), steps=4, variance="learned")
+    plan = sampler.plan(Epsilon(schedule=sampler.schedule))
+    key = fastdiff.keys(0, 64)
+    known = Known(data, torch.ones(1))
+    fastdiff.run(plan, net, fastdiff.randn(data.shape, key), key=key, known=known, callback=lambda info: seen.append(info.x.std().item()))
+    for row, std in zip(plan.rows, seen, strict=True):
+        assert std == pytest.approx(row.next_scale * row.next_sigma, rel=0.05, abs=1e-6)
