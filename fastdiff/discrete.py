@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ class Discrete(Schedule):
         slopes = np.diff(self._log_sigma)  # type: ignore[attr-defined]
         if isinstance(t, Tensor):
             segment = t.long().clamp(0, len(slopes) - 1)
-            return torch.from_numpy(slopes).to(t)[segment] * self.sigma(t)
+            return _on(t.device, tuple(slopes))[segment].to(t.dtype) * self.sigma(t)
         return float(slopes[min(max(int(t), 0), len(slopes) - 1)]) * self.sigma(t)
 
     def time(self, sigma: N) -> N:
@@ -100,11 +101,17 @@ def _exp(v: N) -> N:
     return v.exp() if isinstance(v, Tensor) else math.exp(v)
 
 
+@lru_cache(maxsize=16)
+def _on(device: torch.device, values: tuple[float, ...]) -> Tensor:
+    """Numbers on a device, copied there once: a copy at every call would wait for it."""
+    return torch.tensor(values, dtype=torch.float64, device=device)
+
+
 def _interpolate(x: N, nodes: Float, values: Float) -> N:
     """Piecewise linear, constant outside."""
     if not isinstance(x, Tensor):
         return float(np.interp(x, nodes, values))
-    xs, ys = (torch.from_numpy(np.ascontiguousarray(v, dtype=np.float64)).to(x.device) for v in (nodes, values))
+    xs, ys = (_on(x.device, tuple(v)) for v in (nodes, values))
     right = torch.searchsorted(xs, x.double().contiguous()).clamp(1, len(nodes) - 1)
     left = right - 1
     weight = ((x - xs[left]) / (xs[right] - xs[left])).clamp(0, 1)

@@ -54,6 +54,8 @@ class ODESampler:
         meaning = parametrization_of(net, parametrization)
         sde = process_of(meaning) if self.process is None else self.process
         eps = sde.eps if self.eps is None else self.eps
+        if not 0 < eps < sde.T:
+            raise ValueError(f"eps: expected 0 < eps < T = {sde.T:g}, got {eps}")
         scale = sde.scale(eps) if self.unscale else 1.0
         flow = Flow(net, meaning, sde, guidance, cfg, condition or {}, clip, net_dtype)
         ends = (sde.T, eps) if backward else (eps, sde.T)
@@ -90,7 +92,7 @@ def decode(
 
 
 def slerp(z0: Tensor, z1: Tensor, steps: int) -> Tensor:
-    """Spherical interpolation from z0 to z1: [steps, *z0.shape].
+    """Spherical interpolation from one latent to another, without a batch dimension: [steps, *z0.shape].
 
         z(u) = sin((1 - u)*w)/sin(w)*z0 + sin(u*w)/sin(w)*z1,   w the angle between z0 and z1, u = 0, ..., 1
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from .guidance import ClassifierFree, Guidance
 from .noise import Stream
 from .ops import normal, probe_dot, rademacher
-from .ops._shapes import column
+from .ops._shapes import column, sum_per_sample
 from .ops.coef import COLUMNS, DEFAULTS
 from .parametrizations import Parametrization
 from .schedules import Schedule
@@ -66,7 +66,7 @@ class Trace:
     def dot(self, g: Tensor, p: int) -> Tensor:
         """[B] of the inner product of g with probe p, made again."""
         if self.given is not None:
-            return (g.double() * self.given[p].to(g.device)).flatten(1).sum(1)
+            return sum_per_sample(g.double() * self.given[p].to(g.device))
         return probe_dot(g, self.key, p, int(Stream.PROBE), self.kind == "gaussian")  # type: ignore[arg-type]
 
 
@@ -106,8 +106,9 @@ class Flow:
             values["c_g"] = -B * weight
         if self.clip is not None:
             values |= {"lo": self.clip[0], "hi": self.clip[1]}
-        columns = (torch.as_tensor(values.get(c, DEFAULTS.get(c, 0.0)), dtype=torch.float64, device=t.device) for c in COLUMNS)
-        coef = torch.stack([column.expand(t.shape) for column in columns], -1)
+        coef = t.new_zeros(*t.shape, len(COLUMNS))
+        for name, value in (DEFAULTS | values).items():
+            coef[..., _AT[name]] = value
         return Stages(coef, net.label(sigma), c_in, sigma, scale)
 
     def operands(self, stages: Stages, i: int, x: Tensor, net_in: Tensor) -> dict[str, Tensor]:
@@ -117,7 +118,9 @@ class Flow:
         if self.cfg is not None and self.cfg.weight != 1:
             outputs["F_u"] = self.net(net_in, label, **{**self.condition, **self.cfg.uncond})
         if self.guidance is not None:
-            outputs["G"] = self.guidance.gradient(self._unscaled(x, stages, i), stages.sigma[i].to(x.dtype), **self.condition)
+            G = self.guidance.gradient(self._unscaled(x, stages, i), stages.sigma[i].to(x.dtype), **self.condition)
+            # Times differ by sample, so the gradient is asked for everywhere; outside its window it must not matter, whatever it is.
+            outputs["G"] = torch.where(column(stages["c_g"][i] != 0, G, torch.bool), G, torch.zeros_like(G))
         return outputs
 
     def with_divergence(self, stages: Stages, i: int, x: Tensor, net_in: Tensor, trace: Trace) -> tuple[dict[str, Tensor], Tensor]:
@@ -131,7 +134,9 @@ class Flow:
             outputs = self.operands(stages, i, state, leaf)
         if "G" in outputs and not outputs["G"].requires_grad:
             raise ValueError("guidance.gradient: expected a result that is differentiable in x (create_graph=True), got a detached one")
-        through_net = {k: v for k, v in outputs.items() if k != "G" and v.requires_grad}
+        through_net = {k: v for k, v in outputs.items() if k != "G"}
+        if not all(v.requires_grad for v in through_net.values()):
+            raise ValueError("net: expected an output that is differentiable in x_in, got a detached one")
         weights = {"F": stages["b"][i], "F_u": stages["b_u"][i]}
         estimates = []
         count = trace.probes or x[0].numel()
@@ -143,9 +148,8 @@ class Flow:
             last = p == count - 1
             squared = dot(v)
             divergence = (stages["c_x"][i] + stages["c_D"][i] * stages["a"][i]) * squared
-            if through_net:
-                g = torch.autograd.grad(list(through_net.values()), leaf, cotangents, retain_graph=not last)[0]
-                divergence = divergence + stages["c_D"][i] * stages.c_in[i] * dot(g)
+            g = torch.autograd.grad(list(through_net.values()), leaf, cotangents, retain_graph=not last)[0]
+            divergence = divergence + stages["c_D"][i] * stages.c_in[i] * dot(g)
             if "G" in outputs:
                 g = torch.autograd.grad(outputs["G"], state, v.to(outputs["G"].dtype), retain_graph=not last)[0]
                 divergence = divergence + stages["c_g"][i] * dot(g)

@@ -28,7 +28,8 @@ class Guidance:
         gradient: called with (x, sigma, **condition), x [B, ...] the unscaled noisy sample in data units and sigma [B];
             returns G = grad_x log r [B, ...]. Enable gradients inside where it needs them: the loop runs without, unless differentiable.
         weight: w at first-order calls (predictors); second_order_weight: w at correctors.
-        window: (lowest, highest) sigma at which it acts; elsewhere `gradient` is not called.
+        window: (lowest, highest) sigma at which it acts; elsewhere `gradient` is not called (an ODESampler calls it everywhere, since
+            its samples are at times of their own, and drops what lies outside; it takes `weight` for all its calls).
     """
 
     gradient: Callable[..., Tensor]
@@ -65,13 +66,17 @@ def classifier_guidance(
         weight: w, at predictors and at correctors; window: (lowest, highest) sigma at which it acts.
     """
 
+    kept = {labels.device: labels}  # by device: a copy at every call would wait for it
+
     def gradient(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        if x.device not in kept:
+            kept[x.device] = labels.to(x.device)
         if x.shape[:1] != labels.shape:
             raise ValueError(f"labels: expected [{x.shape[0]}], got {list(labels.shape)}")
         with torch.enable_grad():
             twice = x.requires_grad  # someone differentiates through the guidance
             leaf = x if twice else x.detach().requires_grad_()
-            log_p = classifier(leaf, sigma).log_softmax(1).gather(1, labels.to(x.device)[:, None]).sum()
+            log_p = classifier(leaf, sigma).log_softmax(1).gather(1, kept[x.device][:, None]).sum()
             return torch.autograd.grad(log_p, leaf, create_graph=twice)[0]
 
     return Guidance(gradient, weight, weight, window)

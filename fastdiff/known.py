@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,11 +34,19 @@ def channel_basis(matrix: Tensor) -> Basis:
     if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"matrix: expected [C, C], got {list(matrix.shape)}")
     gram = matrix @ matrix.T
-    if not torch.allclose(gram, torch.eye(len(matrix), dtype=torch.float64), atol=1e-5):
+    if not torch.allclose(gram, torch.eye(len(matrix), dtype=torch.float64, device=matrix.device), atol=1e-5):
         raise ValueError("matrix: expected an orthogonal matrix, got one whose rows are not orthonormal")
 
     def change(m: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda x: torch.einsum("bi...,ij->bj...", x, m.to(x.device, x.dtype))
+        kept: dict[Any, Tensor] = {}  # by device and dtype: a copy at every call would wait for the device
+
+        def transformed(x: Tensor) -> Tensor:
+            where = (x.device, x.dtype)
+            if where not in kept:
+                kept[where] = m.to(*where)
+            return torch.einsum("bi...,ij->bj...", x, kept[where])
+
+        return transformed
 
     return Basis(change(matrix), change(torch.linalg.inv(matrix)))
 
@@ -86,6 +94,8 @@ class Known:
     @classmethod
     def gray(cls, images: Tensor, parity: bool = False) -> Known:
         """Colorization: the grey image [B, 3, H, W] (three equal channels, or any whose mean is to be kept) is known."""
+        if images.dim() < 2 or images.shape[1] != 3:
+            raise ValueError(f"images: expected [B, 3, ...], got {list(images.shape)}")
         mask = torch.zeros(1, 3, *[1] * (images.dim() - 2), dtype=images.dtype, device=images.device)
         mask[:, 0] = 1
         return cls(images, mask, gray_basis(), parity)
@@ -96,11 +106,14 @@ class Known:
             raise ValueError(f"data: expected the state's shape {list(state.shape)}, got {list(self.data.shape)}")
         data = self.data.to(state.device, state.dtype)
         mask = torch.empty_like(state).copy_(self.mask.to(state.device, state.dtype).expand(state.shape))
-        return torch.empty_like(state).copy_(data if self.basis is None else self.basis.forward(data)), mask
+        data = torch.where(mask != 0, data, 0) if self.basis is None else self.basis.forward(data)  # what is unknown may be NaN
+        return torch.empty_like(state).copy_(data), mask
 
     def blends(self, plan: Plan) -> list[Blend]:
         """How the known data enter after each row."""
         rows, last = plan.rows, len(plan) - 1
+        if not rows:
+            return []
         if not self.parity:
             return [Blend(row.next_scale, row.next_scale * row.next_sigma) for row in rows]
         final = Blend(rows[-1].scale, 0.0)
@@ -112,7 +125,7 @@ class Known:
 
     def first(self, plan: Plan) -> Blend | None:
         """How the known data enter the first state, where a draw of its own is needed for it."""
-        if not self.parity or self._corrected(plan):
+        if not self.parity or self._corrected(plan) or not plan.rows:
             return None
         return Blend(plan.rows[0].scale, plan.rows[0].scale * plan.rows[0].sigma)
 

@@ -23,7 +23,7 @@ from .ode import ODEResult, ODESolver, integrate
 from .ops import uniform
 from .parametrizations import Parametrization, parametrization_of
 from .progress import share_bar
-from .sdes import SDE, process_of
+from .sdes import EDMSDE, SDE, process_of
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Likelihood:
         return self.standard_error / (self.dims * math.log(2))
 
 
+@torch.inference_mode(False)  # the divergence needs gradients, wherever this is called
 def log_likelihood(
     net: Callable[..., Tensor],
     x0: Tensor,
@@ -123,11 +124,13 @@ def log_likelihood(
     width = bin_width(data_range, bits, convention)
     meaning = parametrization_of(net, parametrization)
     sde = process_of(meaning) if process is None else process
-    start = min(sde.eps, 1e-5) if eps is None and sde.T == 1 else sde.eps if eps is None else eps
+    start = eps if eps is not None else sde.eps if isinstance(sde, EDMSDE) else min(sde.eps, 1e-5)
+    if not 0 < start < sde.T:
+        raise ValueError(f"eps: expected 0 < eps < T = {sde.T:g}, got {start}")
     key = keys(seeds, x0.shape[0], device=x0.device)
-    x = x0.to(state_dtype)
+    x = x0.to(state_dtype, copy=True)
     if dequantization == "uniform":
-        x = x + width * uniform(x, key, 0, int(Stream.DATA))
+        x = x + width * uniform(x, key, 0, int(Stream.DEQUANTIZE))
     parity = convention == "score_sde"
     scale = 1.0 if parity else sde.scale(start)
     trace = _trace(x, probes, kind, exact, key, probe)
@@ -155,7 +158,7 @@ def bin_width(data_range: tuple[float, float], bits: float, convention: str = "l
 def _trace(x: Tensor, probes: int, kind: Literal["rademacher", "gaussian"], exact: bool, key: Tensor, probe: Tensor | None) -> Trace:
     if probe is None:
         return Trace(0 if exact else probes, kind, key)
-    if probe.shape[1:] != x.shape or exact:
+    if probe.shape[1:] != x.shape or not len(probe) or exact:
         raise ValueError(f"probe: expected [P, {', '.join(map(str, x.shape))}] and no exact trace, got {list(probe.shape)}")
     return Trace(probe.shape[0], kind, given=probe.to(x.device))
 

@@ -66,15 +66,16 @@ def run(
     Args:
         plan: the table, e.g. EDMSampler().plan(parametrization).
         net: called as net(x_in, label, **condition), x_in [B, ...] in the network's dtype and label [B] in that or float32;
-            returns the raw output that the plan's parametrization says.
+            returns the raw output that the plan's parametrization says, and must not change x_in.
         latents: [B, ...] standard normals; their dtype (float32 or float64) is the state's.
         key: [B] int64 noise keys, for a plan that draws noise.
         noise: called instead as noise(like) once for each draw of the original program, in its order (dead draws included).
-        path: take the noise of steps between two levels from the Brownian path of the keys, which does not depend on the steps.
+        path: take the noise of steps from one level down to the next from the Brownian path of the keys, which does not depend on the
+            steps; Langevin corrections and churn, which lead nowhere, draw their own.
         guidance, cfg: what to add; see fastdiff.guidance. eps_scale: lambda of epsilon scaling, a number or an EpsilonScaling.
         known: data that a measurement fixes (inpainting, colorization); see fastdiff.known.
         condition: keyword arguments of every network call.
-        clip: (lo, hi) bounds of D.
+        clip: (lo, hi) bounds of D; where a multistep sampler keeps D, of the scaled and guided one.
         net_dtype: dtype of x_in, written by the step itself; default: the state's.
         callback: called after each step with a StepInfo.
         progress: show a bar; default: only on a terminal.
@@ -90,6 +91,10 @@ def run(
         raise ValueError(f"latents: expected [B, ...] float32 or float64, got {list(latents.shape)} {latents.dtype}")
     if (plan.stochastic or known is not None) and key is None and noise is None:
         raise ValueError(f"key: expected noise keys or a noise callable for {plan.name}, which draws noise; got neither")
+    if known is not None and known.parity and noise is None:
+        raise ValueError("noise: expected a callable beside known data with parity, got none")
+    if known is not None and known.basis is not None and any(row.learned for row in plan.rows):
+        raise ValueError("known: expected no basis beside a learned variance, which has no meaning in it, got one")
     if path is not None and key is None:
         raise ValueError("path: expected noise keys beside it, got none")
     if key is not None and noise is not None:
@@ -199,6 +204,8 @@ def _learned(row: Row, x: Tensor, F: Tensor, operands: Mapping[str, Any]) -> tup
         raise ValueError(f"net: expected {2 * x.shape[1]} output channels for a learned variance, got {F.shape[1]}")
     F, v = F.chunk(2, dim=1)
     operands = dict(operands)
+    if "F_u" in operands:
+        operands["F_u"] = operands["F_u"].chunk(2, dim=1)[0]
     if row.draw >= 0:
         key, z = operands.pop("key", None), operands.get("z")
         if z is None:

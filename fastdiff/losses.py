@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .noise import Seeds, Stream, keys
 from .ops import normal
+from .ops._shapes import sum_per_sample
 from .parametrizations import Parametrization, parametrization_of
 from .sdes import SDE, process_of
 
@@ -54,6 +55,6 @@ def score_matching_loss(
     a, b = meaning.denoiser(sigma)
     # std*score = (alpha*D - x)/std with D = a*x/alpha + b*F, without dividing twice.
     scaled_score = column((a - 1) / std) * x + column(alpha * b / std) * F
-    squares = (scaled_score + z).square().flatten(1)
-    loss = squares.mean(1) if reduce_mean else 0.5 * squares.sum(1)
+    total = sum_per_sample((scaled_score + z).square())
+    loss = total / x0[0].numel() if reduce_mean else 0.5 * total
     return loss * (sde.diffusion(times) / std).square().to(x0.dtype) if likelihood_weighting else loss

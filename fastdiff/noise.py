@@ -22,6 +22,7 @@ class Stream(IntEnum):
     PROBE = 1  #: Hutchinson probes
     DATA = 2  #: training noise
     PATH = 3  #: the nodes of a Brownian path
+    DEQUANTIZE = 4  #: uniform noise within data levels
     KEYS = 0x6B657973  #: keys derived from a single seed ("keys" in ASCII)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .flow import Flow, Stages, Trace
-from .ops._shapes import column
+from .ops._shapes import column, sum_per_sample
 from .ops.coef import COLUMNS
 from .ops.ode_error import OP as ERROR
 from .ops.ode_stage import OP as STAGE
@@ -135,6 +135,7 @@ class _Run:
         self.retrying = torch.zeros(size, dtype=torch.bool, device=x.device)
         self.bad = torch.zeros(size, dtype=torch.bool, device=x.device)
         self.watch = _Watch(x.device, end)
+        self.beyond = torch.full((), self.direction * torch.inf, dtype=torch.float64, device=x.device)
 
     # ---- the vector field ----
 
@@ -180,7 +181,7 @@ class _Run:
         """Try a step of every sample, and accept it where its error is small."""
         remaining = (self.end - self.t).abs()
         active = remaining > 0
-        least = 10 * (torch.nextafter(self.t, self.t.new_tensor(self.direction * torch.inf)) - self.t).abs()
+        least = 10 * (torch.nextafter(self.t, self.beyond) - self.t).abs()
         too_small = active & self.retrying & (self.h < least)
         h = torch.minimum(torch.maximum(self.h, least), remaining)
         signed = self.direction * h
@@ -248,7 +249,7 @@ class _Run:
 
     def _norm(self, v: Tensor, extra: Tensor) -> Tensor:
         """[B] root mean square over a sample, or over the batch; extra: [P, B] further components, their mean counted once."""
-        squares = v.double().square().flatten(1).sum(1)
+        squares = sum_per_sample(v.double().square())
         return self._root(squares + extra.mean(0) ** 2 if self.trace is not None else squares)
 
     def _root(self, squares: Tensor) -> Tensor:
@@ -260,7 +261,7 @@ class _Run:
     def flags(self) -> Tensor:
         """[3] float64: whether all samples are there, whether one cannot go on, and its time."""
         there = (self.t == self.end).all()
-        where_bad = torch.where(self.bad, self.t, self.t.new_tensor(self.direction * torch.inf))
+        where_bad = torch.where(self.bad, self.t, self.beyond)
         at = where_bad.min() if self.direction > 0 else where_bad.max()
         return torch.stack([there.double(), self.bad.any().double(), at])
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .ops.coef import COLUMNS, DEFAULTS
 
-#: How many derived plans a plan remembers.
+#: How many derived plans, and tables on devices, a plan remembers.
 _DERIVED_KEPT = 8
 
 
@@ -112,6 +112,8 @@ class Plan:
         """
         key = (device, net_dtype, state_dtype, batch)
         if key not in self._tables:
+            if len(self._tables) >= _DERIVED_KEPT:
+                self._tables.pop(next(iter(self._tables)))
             label_dtype = torch.promote_types(net_dtype, torch.float32)
             labels = torch.tensor([row.label for row in self.rows], dtype=torch.float64, device="cpu")
             sigmas = torch.tensor([row.sigma for row in self.rows], dtype=torch.float64, device="cpu")

@@ -52,7 +52,8 @@ def sample(
     Args:
         net: called as net(x_in, label, **condition), x_in [B, ...] and label [B].
         shape: [B, ...] of the samples; not needed with `latents`.
-        seeds: an int for the batch, or one for each sample: a sample depends on its seed alone, not on its batch.
+        seeds: an int for the batch, or one for each sample: a sample depends on its seed alone, not on its batch (unless the sampler
+            says otherwise: PCSampler's Langevin step size is the batch's by default).
         sampler: any of fastdiff.samplers, an ODESampler or a ready plan; the default is EDM's Heun with 18 steps, 35 calls.
         parametrization: what the network returns: "D" (denoised), "F" (raw EDM network), "eps", "score", "v" or "x0", or a
             Parametrization object that also states sigma_data or the schedule; a ready plan has its own.
@@ -92,7 +93,7 @@ def sample(
         if differentiable or eps_scale != 1:
             raise ValueError("eps_scale, differentiable: expected the defaults with an ODESampler, got others")
         if latents is None:
-            latents = randn(shape, seeds, dtype=state_dtype, device=device)  # type: ignore[arg-type]
+            latents = randn(shape, seeds, dtype=state_dtype, device=device, memory_format=memory_format)  # type: ignore[arg-type]
         return sampler.solve(
             net, parametrization, latents.to(device, state_dtype), backward=True, guidance=guidance, cfg=cfg, clip=clip,
             condition=condition, net_dtype=net_dtype, progress=progress,

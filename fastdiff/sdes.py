@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .noise import Seeds, Stream, keys, randn
 from .ops import perturb
+from .ops._shapes import sum_per_sample
 from .schedules import LinearBeta, N, Schedule, mathematics
 
 
@@ -259,10 +260,9 @@ def process_of(net: Any) -> SDE:
 
 def normal_log_prob(z: Tensor, std: float | Tensor) -> Tensor:
     """[B] log density of N(0, std^2 I) at z [B, ...], in nats, summed in float64."""
-    flat = z.double().flatten(1)
-    n = flat.shape[1]
+    n = z[0].numel() if len(z) else 1
     std = torch.as_tensor(std, dtype=torch.float64, device=z.device)
-    return -n * (0.5 * math.log(2 * math.pi) + std.log()) - flat.square().sum(1) / (2 * std**2)
+    return -n * (0.5 * math.log(2 * math.pi) + std.log()) - sum_per_sample(z.double().square()) / (2 * std**2)
 
 
 def _index(t: float, steps: int, T: float) -> int:

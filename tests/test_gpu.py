@@ -6,7 +6,20 @@ import pytest
 import torch
 
 import fastdiff
-from fastdiff import Denoiser, EDMSampler
+from fastdiff import (
+    EDMSDE,
+    VPSDE,
+    BrownianPath,
+    Denoiser,
+    DPMSolver2M,
+    EDMSampler,
+    Epsilon,
+    Known,
+    ODESolver,
+    PCSampler,
+)
+from fastdiff.flow import Flow
+from fastdiff.ode import integrate
 from fastdiff.ops import OPS
 from tests.conftest import GPU, need
 from tests.ops.backends import backend
@@ -28,22 +41,40 @@ def test_noise_of_cpu_and_gpu_is_equal_in_every_bit(kind, name, memory_format):
     assert torch.equal(call(like, key.to(device), 5, 1).cpu(), expected)
 
 
-def _sampler_run():
-    shape = (8, 3, 16, 16)
-    D = torch.zeros(shape, device="cuda")
-    plan = EDMSampler(steps=6, S_churn=30).plan(Denoiser())
+def _net(x, label):
+    return 0.5 + 0.1 * x
+
+
+SHAPE = (8, 3, 16, 16)
+#: What a run on the GPU may be: (plan, further arguments), the latter made anew for each run.
+RUNS = {
+    "EDM": (EDMSampler(steps=6, S_churn=30).plan(Denoiser()), dict),
+    "PC, batch": (PCSampler(VPSDE(), steps=25, snr=0.1).plan(Epsilon()), dict),
+    "PC, sample": (PCSampler(VPSDE(), steps=25, snr=0.1, step_size="sample").plan(Epsilon()), dict),
+    "Brownian path": (DPMSolver2M(steps=6, eta=1.0).plan(Denoiser()), lambda: {"path": BrownianPath()}),
+    "known data": (
+        EDMSampler(steps=6, S_churn=30).plan(Denoiser()),
+        lambda: {"known": Known(torch.zeros(SHAPE, device="cuda"), (torch.arange(16, device="cuda") < 8).float())},
+    ),
+}
+
+
+def _sampler_run(name: str):
+    plan, more = RUNS[name]
+    arguments = more()
     key = fastdiff.keys(0, 8, device="cuda")
-    latents = torch.empty(shape, device="cuda")
+    latents = torch.empty(SHAPE, device="cuda")
 
     def run():
         fastdiff.normal(latents, key, 0, out=latents)
-        return fastdiff.run(plan, lambda x, sigma: 0.5 * D + 0.1 * x, latents, key=key)
+        return fastdiff.run(plan, _net, latents, key=key, **arguments)
 
     return run, key
 
 
-def test_no_sync_in_the_loop():
-    run, _ = _sampler_run()
+@pytest.mark.parametrize("name", RUNS)
+def test_no_sync_in_the_loop(name):
+    run, _ = _sampler_run(name)
     run()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -53,8 +84,9 @@ def test_no_sync_in_the_loop():
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_cuda_graph_of_a_whole_stochastic_sampler_replays_with_fresh_seeds():
-    run, key = _sampler_run()
+@pytest.mark.parametrize("name", RUNS)
+def test_cuda_graph_of_a_whole_stochastic_sampler_replays_with_fresh_seeds(name):
+    run, key = _sampler_run(name)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -70,10 +102,20 @@ def test_cuda_graph_of_a_whole_stochastic_sampler_replays_with_fresh_seeds():
         torch.testing.assert_close(replayed, run(), rtol=0, atol=0)
 
 
-def test_gpu_samples_are_those_of_the_cpu():
-    plan = EDMSampler(steps=8, S_churn=20).plan(Denoiser())
+@pytest.mark.parametrize("name", ["EDM", "PC, batch", "PC, sample", "Brownian path"])
+def test_gpu_samples_are_those_of_the_cpu(name):
+    plan, more = RUNS[name]
     results = []
     for device in ("cpu", "cuda"):
         latents = fastdiff.randn((4, 3, 8, 8), seeds=0, device=device)
-        results.append(fastdiff.run(plan, lambda x, sigma: 0.3 * x, latents, key=fastdiff.keys(0, 4, device=device)).cpu())
-    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
+        results.append(fastdiff.run(plan, _net, latents, key=fastdiff.keys(0, 4, device=device), **more()).cpu())
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("control", ["batch", "sample"])
+def test_the_adaptive_solver_of_the_gpu_is_that_of_the_cpu(control):
+    x = fastdiff.randn((4, 3, 8, 8), seeds=0, dtype=torch.float64) * 80
+    flow = Flow(lambda x, sigma: 0.1 * torch.tanh(x), Denoiser(), EDMSDE())
+    results = [integrate(flow, x.to(device), 80.0, 0.002, ODESolver(1e-6, 1e-6, control=control)) for device in ("cpu", "cuda")]
+    torch.testing.assert_close(results[1].x.cpu(), results[0].x, rtol=1e-8, atol=1e-8)
+    assert torch.equal(results[1].nfe.cpu(), results[0].nfe)

@@ -21,7 +21,16 @@ def test_dry_run(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "dry-run-on-the-cpu.json").read_text())
     assert [s["step"] for s in report["steps"]] == ["tests"]
-    assert {row["op"] for row in report["rows"]} == {"sampler_step", "perturb", "normal"}
+    assert {row["op"] for row in report["rows"]} == {
+        "sampler_step",
+        "perturb",
+        "normal",
+        "langevin_row",
+        "probe_dot",
+        "normal_sum",
+        "ode_stage",
+        "ode_error",
+    }
     text = (tmp_path / "dry-run-on-the-cpu.md").read_text()
     assert "of copy bandwidth" in text
     assert text.count("\n| ") >= 8

@@ -77,10 +77,14 @@ def likelihood(
     bits = torch.cat([part.bits_per_dim for part in parts]).cpu()
     nats = torch.cat([part.log_prob for part in parts]).cpu()
     nfe = torch.cat([part.nfe for part in parts]).double().cpu()
-    error = bits.std().item() / math.sqrt(count) if count > 1 else math.nan
+    error = bits.std().item() / math.sqrt(count) if count > 1 else None
     what = "log p(x | y)" if conditional else "log p(x)"
     trace = "exact trace" if exact else f"{probes} probe{'s' * (probes > 1)}"
-    click.echo(f"{bits.mean():.4f} +- {error:.4f} bits/dim   ({what}, {count} images of the {split} split, {trace})")
+    spread = "" if error is None else f" +- {error:.4f}"
+    click.echo(f"{bits.mean():.4f}{spread} bits/dim   ({what}, {count} images of the {split} split, {trace}; +- over images)")
+    if probes > 1 and not exact:
+        of_probes = torch.cat([part.bits_per_dim_error for part in parts]).mean()
+        click.echo(f"an image's own standard error over its {probes} probes: {of_probes:.4f} bits/dim")
     click.echo(
         f"{nats.mean():.2f} nats an image; {nfe.mean():.0f} network calls an image ({nfe.min():.0f} to {nfe.max():.0f}); {elapsed:.1f} s"
     )

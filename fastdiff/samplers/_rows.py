@@ -86,6 +86,8 @@ class SigmaSampler(Sampler):
         """The levels of the states, calls happen at all but the last."""
         schedule = Linear(self.scaling)
         if self.sigmas is None:
+            expect("steps", self.steps, isinstance(self.steps, int) and self.steps >= 1, "an integer >= 1")
+            expect("rho", self.rho, self.rho > 0, "a number > 0")
             low, high = max(self.sigma_min, net.sigma_min), min(self.sigma_max, net.sigma_max)
             if not 0 < low <= high:
                 raise ValueError(f"sigma_min, sigma_max: expected 0 < sigma_min <= sigma_max, got {low} and {high}")

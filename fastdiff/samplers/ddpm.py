@@ -45,6 +45,10 @@ class _TwoPoints(Sampler):
         schedule = self.schedule
         if self.times is not None:
             times = [float(t) for t in self.times]
+            if len(times) > 1 and times[-1] == 0 and not isinstance(schedule, Discrete):
+                times.pop()  # the last step leads to clean data anyway
+            low, high = (0, len(schedule) - 1) if isinstance(schedule, Discrete) else (0, math.inf)
+            expect("times", times, all(low <= t <= high for t in times), f"times from {low} to {high}")
             expect("times", times, bool(times) and all(b < a for a, b in itertools.pairwise(times)), "falling times")
             return times
         if isinstance(schedule, Discrete):
@@ -53,7 +57,9 @@ class _TwoPoints(Sampler):
             return [float(t) for t in np.rint(np.linspace(len(schedule) - 1, 0, count))]
         if not isinstance(schedule, SDE):
             raise ValueError(f"times: expected them, since {type(schedule).__name__} has no end of its own, got none")
-        return [float(t) for t in np.linspace(schedule.T, schedule.eps, 50 if self.steps is None else self.steps)]
+        count = 50 if self.steps is None else self.steps
+        expect("steps", count, isinstance(count, int) and count >= 1, "an integer >= 1")
+        return [float(t) for t in np.linspace(schedule.T, schedule.eps, count)]
 
     def plan(self, net: Parametrization) -> Plan:
         """The table for a network of the given parametrization."""

@@ -34,6 +34,7 @@ class Langevin(Sampler):
         """The table for a network of the given parametrization."""
         expect("sigma", self.sigma, self.sigma > 0, "a number > 0")
         expect("step_size", self.step_size, self.step_size > 0, "a number > 0")
+        expect("steps", self.steps, isinstance(self.steps, int) and self.steps >= 1, "an integer >= 1")
         at = Level(self.sigma)
         prior = math.sqrt(1 + self.sigma**2) if self.prior_std is None else self.prior_std
         half, noise = self.step_size / 2, math.sqrt(self.step_size)

@@ -9,7 +9,8 @@ Every predictor and corrector is y = m*x + c*score + G*z:
     annealed Langevin   m = 1                  c = e                   G = sqrt(2 e)      e = 2 alpha (snr std)^2
 
 with w = 1, or 1/2 and no noise for the probability-flow ODE. Upstream's step sizes are kept: t_i = linspace(T, eps, N) but
-dt = T/N, and the last state belongs to no time of its own; `times` gives steps that lead from one time to the next.
+dt = T/N, and the last state belongs to no time of its own; `times` gives steps that lead from one time to the next. For EDM's
+sigma-space the times are EDM's noise levels.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from typing import Literal, NamedTuple
 
 from ..parametrizations import Parametrization
 from ..plan import Plan, Row
-from ..schedules import posterior
-from ..sdes import SDE, VESDE, VPSDE, SubVPSDE
+from ..schedules import edm_sigmas, posterior
+from ..sdes import EDMSDE, SDE, VESDE, VPSDE, SubVPSDE
 from ._rows import CLEAN, Level, Sampler, expect, make_row, score_row
 
 PREDICTORS = ("euler_maruyama", "reverse_diffusion", "ancestral_sampling", "probability_flow", "none")
@@ -107,8 +108,11 @@ class PCSampler(Sampler):
 
     def _steps(self) -> list[_Step]:
         """The times and where they lead."""
-        if self.times is not None:
-            times = [float(t) for t in self.times]
+        times = self.times
+        if times is None and isinstance(self.sde, EDMSDE):  # even steps of sigma would all be far too long at its end
+            times = [*edm_sigmas(self.steps, self.sde.sigma_min, self.sde.sigma_max), 0.0]
+        if times is not None:
+            times = [float(t) for t in times]
             return [_Step(a, b, self._level(b)) for a, b in itertools.pairwise(times)]
         eps = self.sde.eps if self.eps is None else self.eps
         times = [self.sde.T - i * (self.sde.T - eps) / max(self.steps - 1, 1) for i in range(self.steps)]
@@ -116,11 +120,14 @@ class PCSampler(Sampler):
         return [_Step(t, None, to) for t, to in zip(times, [*map(self._level, times[1:]), end], strict=True)]
 
     def _level(self, t: float) -> Level:
-        return Level.of(self.sde, t) if t > 0 else CLEAN
+        return Level.of(self.sde, t)
 
     def _correct(self, net: Parametrization, step: _Step, draw: int, remaining: int) -> Row:
         at = self._level(step.t)
-        alpha = 1 - self.sde.step_beta(step.t, self.steps) if isinstance(self.sde, VPSDE) else 1.0
+        alpha = 1.0
+        if isinstance(self.sde, VPSDE):
+            beta = self.sde.step_beta(step.t, self.steps) if step.following is None else 0.0
+            alpha = 1 - beta if step.following is None else self.sde.transition(step.t, step.following)[0] ** 2
         if self.corrector == "ald":
             size = 2 * alpha * (self.snr * at.std) ** 2
             return score_row(net, at, at, 1.0, size, math.sqrt(2 * size), draw=draw, remaining=remaining)
@@ -154,7 +161,7 @@ class PCSampler(Sampler):
             return 1 / math.sqrt(1 - beta), beta / math.sqrt(1 - beta), math.sqrt(beta)
         now = (sde.scale(t), sde.std(t))
         if following is not None:
-            before = (sde.scale(following), sde.std(following)) if following > 0 else (1.0, 0.0)
+            before = (sde.scale(following), sde.std(following))
         elif isinstance(sde, VESDE):
             sigma, below = sde.step_sigmas(t, self.steps)
             now, before = (1.0, sigma), (1.0, below)
