@@ -144,7 +144,7 @@ class Flow:
             v = trace.probe(x, p) if trace.probes else _unit(x, p)
             # The weights go into the cotangents, so that one backward serves both calls of the network.
             cotangents = [(column(weights[k], x, x.dtype) * v).to(t.dtype) for k, t in through_net.items()]
-            dot = (lambda g, p=p: trace.dot(g, p)) if trace.probes else (lambda g, p=p: g.flatten(1)[:, p].double())
+            dot = (lambda g, p=p: trace.dot(g, p)) if trace.probes else (lambda g, p=p: g.reshape(len(g), -1)[:, p].double())
             last = p == count - 1
             squared = dot(v)
             divergence = (stages["c_x"][i] + stages["c_D"][i] * stages["a"][i]) * squared

@@ -189,3 +189,24 @@ def test_dequantization_adds_uniform_noise_of_one_bin():
     assert first.min() >= 0
     assert first.max() < 2
     assert abs(first.mean() - 1) < 0.15
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_network_that_detaches_is_refused(exact):
+    net = torch.no_grad()(Gaussian(0.5).__call__)
+    with pytest.raises(ValueError, match="net: expected an output that is differentiable in x_in, got a detached one"):
+        log_likelihood(net, torch.zeros(2, 3), process=PROCESS, exact=exact)
+
+
+def test_inference_mode_changes_nothing():
+    x0 = 0.5 * torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    expected = log_likelihood(Gaussian(0.5), x0, process=PROCESS).log_prob
+    with torch.inference_mode():
+        assert torch.equal(log_likelihood(Gaussian(0.5), x0.clone(), process=PROCESS).log_prob, expected)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_states_without_further_dimensions(exact):
+    x0 = torch.tensor([0.1, -0.7], dtype=torch.float64)
+    flat, column = (log_likelihood(Gaussian(0.5), x, process=PROCESS, exact=exact, state_dtype=torch.float64) for x in (x0, x0[:, None]))
+    torch.testing.assert_close(flat.log_prob, column.log_prob)

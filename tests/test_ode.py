@@ -261,6 +261,14 @@ def test_classifier_free_guidance_and_gradients_in_the_drift():
     torch.testing.assert_close(integrate(guided, x, 10.0, 0.5, solver).x, expected, rtol=1e-6, atol=1e-12)
 
 
+def test_a_gradient_outside_its_window_does_not_matter():
+    def gradient(x, sigma, **_):
+        return torch.where(sigma.reshape(-1, 1) > 1.0, torch.nan, -x)
+
+    flow = Flow(mixture(), Denoiser(), EDM, fastdiff.Guidance(gradient, window=(0.0, 1.0)))
+    assert torch.isfinite(integrate(flow, start(3), 10.0, 0.05, ODESolver(1e-3, 1e-3)).x).all()
+
+
 def test_slerp_and_temperature():
     a, b = torch.tensor([2.0, 0.0, 0.0]), torch.tensor([0.0, 2.0, 0.0])
     walk = fastdiff.slerp(a, b, 5)

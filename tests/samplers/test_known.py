@@ -110,6 +110,14 @@ def test_known_data_beside_a_brownian_path():
     assert (coarse - fine).abs().mean() < 0.1  # the path is the same
 
 
+def test_what_is_unknown_may_be_nan():
+    data = NET.sample(5, seed=0).float()
+    marked = torch.where(MASK > 0, data, torch.nan)
+    arguments = {"seeds": 0, "sampler": EDMSampler(steps=5)}
+    free, same = (fastdiff.sample(NET, data.shape, known=Known(d, MASK), **arguments) for d in (marked, data))
+    assert torch.equal(free, same)
+
+
 def test_a_soft_mask_is_a_convex_combination_in_the_last_step():
     data = torch.ones(3, 4)
     free = fastdiff.sample(lambda x, sigma: 0 * x, (3, 4), seeds=0)

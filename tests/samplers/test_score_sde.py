@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import fastdiff
-from fastdiff import VESDE, VPSDE, Known, PCSampler, SubVPSDE
-from tests.samplers.mixture import MixtureScore
+from fastdiff import EDMSDE, VESDE, VPSDE, Known, PCSampler, SubVPSDE
+from tests.samplers.mixture import Mixture, MixtureScore
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "score_sde.npz")
 CASES = json.loads(str(GOLDEN["meta"]))
@@ -90,3 +90,12 @@ def test_every_golden_case_is_there():
         "loss": 12,  # training losses
     }  # fmt: skip
     assert all(f"{case['name']}/out0" in GOLDEN for case in CASES if case["name"].split("/")[0] in ("pc", "inpaint", "color"))
+
+
+@pytest.mark.parametrize("predictor", ["euler_maruyama", "reverse_diffusion", "ancestral_sampling", "probability_flow"])
+def test_predictors_in_edms_sigma_space_walk_down_its_noise_levels(predictor):
+    net = Mixture(torch.tensor([[0.3, -0.3]]), torch.ones(1), 0.5)
+    sampler = PCSampler(EDMSDE(), steps=400, predictor=predictor, corrector="none")
+    x = fastdiff.sample(net, (4000, 2), seeds=0, sampler=sampler)
+    torch.testing.assert_close(x.mean(0), torch.tensor([0.3, -0.3]), rtol=0, atol=0.04)
+    torch.testing.assert_close(x.std(0), torch.full((2,), 0.5), rtol=0.1, atol=0)  # first-order steps
