@@ -104,8 +104,12 @@ class _Scheduled(Parametrization):
     def label(self, sigma: N) -> N:
         if self.label_is_sigma:
             return sigma
-        scale = self.label_scale if self.label_scale is not None else 1.0 if isinstance(self.schedule, Discrete) else 999.0
-        return scale * self.schedule.time(sigma)
+        return self.labels_per_time * self.schedule.time(sigma)
+
+    @property
+    def labels_per_time(self) -> float:
+        """label_scale, or its default."""
+        return self.label_scale if self.label_scale is not None else 1.0 if isinstance(self.schedule, Discrete) else 999.0
 
 
 @dataclass(frozen=True)

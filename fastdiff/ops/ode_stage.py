@@ -62,7 +62,7 @@ def reference(x, F, coef, x0, K, weights, F_u=None, G=None, net_dtype=None):
     """(k, y, net_in)."""
     check_stage(x, F, coef, x0, K, weights, F_u, G, net_dtype)
     dtype, state_dtype = compute_dtype(x), x.dtype
-    x, F, x0, F_u, G = (None if t is None else t.to(dtype) for t in (x, F, x0, F_u, G))
+    x, F, x0, F_u, G = (None if t is None else t.to(dtype).contiguous() for t in (x, F, x0, F_u, G))  # plain rows, as K is
     c = columns(coef, x, dtype)
     D = denoised(c["a"], x, c["b"], F, c["b_u"], F_u)
     D = torch.where(c["lo"] > D, c["lo"], D)

@@ -102,4 +102,4 @@ def _level(net: Parametrization, label: Tensor) -> Tensor:
     if isinstance(net, EDM):
         return (4 * label).exp()
     schedule: Schedule = net.schedule  # type: ignore[attr-defined]
-    return label if net.label_is_sigma else schedule.sigma(label / net.label_scale)  # type: ignore[attr-defined]
+    return label if net.label_is_sigma else schedule.sigma(label / net.labels_per_time)  # type: ignore[attr-defined]
