@@ -54,7 +54,8 @@ def combined(x0: Tensor | None, K: Tensor, weights: Tensor) -> Tensor:
     total = torch.zeros_like(K[0], dtype=dtype) if x0 is None else x0.to(dtype)
     for m in range(K.shape[0]):
         weight = weights[..., m]
-        total = total + (column(weight, K[m], dtype) if weight.dim() else weight.to(dtype)) * K[m].to(dtype)
+        weight = column(weight, K[m], torch.float64) if weight.dim() else weight
+        total = total + weight.expand(K[m].shape).to(dtype) * K[m].to(dtype)
     return total
 
 
@@ -63,7 +64,8 @@ def reference(x, F, coef, x0, K, weights, F_u=None, G=None, net_dtype=None):
     check_stage(x, F, coef, x0, K, weights, F_u, G, net_dtype)
     dtype, state_dtype = compute_dtype(x), x.dtype
     x, F, x0, F_u, G = (None if t is None else t.to(dtype).contiguous() for t in (x, F, x0, F_u, G))  # plain rows, as K is
-    c = columns(coef, x, dtype)
+    # Expanded before they are rounded, so that their gradients are summed in float64, in whatever order.
+    c = {name: v.expand(x.shape).to(dtype) for name, v in columns(coef, x, torch.float64).items()}
     D = denoised(c["a"], x, c["b"], F, c["b_u"], F_u)
     D = torch.where(c["lo"] > D, c["lo"], D)
     D = torch.where(c["hi"] < D, c["hi"], D)
