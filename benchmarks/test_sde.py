@@ -127,9 +127,10 @@ def test_ode_solver_on_digits(compare):
 
     def diffeq():
         with torch.no_grad():
-            times = torch.tensor([80.0, 0.002])
-            slope = lambda t, x: (x - net(x, t.expand(len(x)))) / t  # noqa: E731
-            return odeint(slope, x, times, rtol=TOLERANCE, atol=TOLERANCE, method="dopri5")[-1]
+            times = torch.tensor([80.0, 0.002], dtype=torch.float64)
+            slope = lambda t, x: ((x - net(x, t.expand(len(x)))) / t).float()  # noqa: E731
+            options = {"step_t": times[1:]}  # else it steps beyond the end, where sigma < 0, and interpolates
+            return odeint(slope, x, times, rtol=TOLERANCE, atol=TOLERANCE, method="dopri5", options=options)[-1]
 
     def check():
         expected, calls = scipy_ode(net, x, 80.0, 0.002, TOLERANCE)
@@ -163,8 +164,8 @@ def test_ode_solver_on_digits(compare):
 
 def test_likelihood_on_digits(compare):
     net = load_model("digits")
-    x0 = load_digits("test").images[:16]
-    key = fastdiff.keys(0, 16)
+    x0 = load_digits("test").images[:8]
+    key = fastdiff.keys(0, 8)
     probe = fastdiff.rademacher(x0, key, 0, fastdiff.Stream.PROBE)
     solver = ODESolver(ROUGH, ROUGH, control="batch")
 
@@ -181,14 +182,14 @@ def test_likelihood_on_digits(compare):
         torch.testing.assert_close(result.log_prob / 64, expected / 64, rtol=0, atol=3e-2)  # nats per dimension
 
     peers = {"upstream's procedure (scipy, two forwards)": theirs}
-    name = "log-likelihood, digits, 16 images, tolerance 1e-3"
+    name = "log-likelihood, digits, 8 images, tolerance 1e-3"
     compare(f"{name}, eager network", ours, peers, check, dict.fromkeys(peers, 1.5), rounds=3)
 
 
 def test_likelihood_on_digits_with_a_compiled_network(compare):
     net = load_model("digits")
-    x0 = load_digits("test").images[:16]
-    key = fastdiff.keys(0, 16)
+    x0 = load_digits("test").images[:8]
+    key = fastdiff.keys(0, 8)
     probe = fastdiff.rademacher(x0, key, 0, fastdiff.Stream.PROBE)
     solver = ODESolver(ROUGH, ROUGH, control="batch")
     best = torch.compile(net, dynamic=False)
@@ -197,5 +198,5 @@ def test_likelihood_on_digits_with_a_compiled_network(compare):
         return log_likelihood(best, x0, process=PROCESS, solver=solver, seeds=key)
 
     peers = {"upstream's procedure (scipy, two forwards)": lambda: scipy_likelihood(net, x0, 0.002, 80.0, ROUGH, probe)}
-    name = "log-likelihood, digits, 16 images, tolerance 1e-3, network under torch.compile"
+    name = "log-likelihood, digits, 8 images, tolerance 1e-3, network under torch.compile"
     compare(name, ours, peers, ours, dict.fromkeys(peers, 2.0), rounds=3)

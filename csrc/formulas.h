@@ -106,6 +106,13 @@ FASTDIFF_INLINE void box_muller(U32 w0, U32 w1, F32& z0, F32& z1) {
   z1 = radius * sine;
 }
 
+// z0^2 + z1^2 of the two normals that box_muller makes of w0 and any w1: the angle does not matter.
+template <class U32>
+FASTDIFF_INLINE auto radius_squared(U32 w0) {
+  const auto log = log_unit(unit_open_below(w0));
+  return log * broadcast<decltype(log + log)>(-2.0f);
+}
+
 // ---- perturb: x_t = m*x0 + s*z --------------------------------------------------------------------------------------
 
 template <class T>
@@ -155,4 +162,11 @@ FASTDIFF_INLINE T tolerance_formula(T rtol, T atol, T x0, T y) {
   x0 = x0 < T(0) ? -x0 : x0;
   y = y < T(0) ? -y : y;
   return fma(rtol, x0 > y ? x0 : y, atol);  // in this order a NaN in y stays
+}
+
+// ---- denoising_loss: what it squares, b*F + p*x0 + q*z ---------------------------------------------------------------
+
+template <class T>
+FASTDIFF_INLINE T residual_formula(T b, T F, T p, T x0, T q, T z) {
+  return fma(q, z, fma(p, x0, b * F));
 }

@@ -15,8 +15,8 @@ Source: Levy's construction; Gaines and Lyons 1997; the virtual Brownian tree of
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -38,7 +38,6 @@ class BrownianPath:
     sigma_min: float = 1e-3
     sigma_max: float = 1e3
     depth: int = 12
-    _tables: dict[Any, tuple[Plan, list[tuple[Tensor, Tensor] | None]]] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:
@@ -55,7 +54,7 @@ class BrownianPath:
         Raises:
             ValueError: a level outside the span, or two levels in one cell.
         """
-        return normal_sum(like, key, *self._on(like.device, sigma, following), stream=Stream.PATH)
+        return normal_sum(like, key, *_on_device(self, like.device, sigma, following), stream=Stream.PATH)
 
     def increment(self, sigma: float, following: float) -> tuple[list[int], list[float]]:
         """(draws, weights) of the normalized increment."""
@@ -70,22 +69,9 @@ class BrownianPath:
         return list(kept), list(kept.values())
 
     def table(self, plan: Plan, device: torch.device) -> list[tuple[Tensor, Tensor] | None]:
-        """What each row of a plan needs, on the device, cached; None where a row draws no noise between two levels."""
-        known = (id(plan), device)
-        if known not in self._tables:
-            spans = [(row.noise_from or row.sigma, row.next_sigma) if row.draw >= 0 else (0.0, 0.0) for row in plan.rows]
-            levels = [span if 0 < span[1] < span[0] else None for span in spans]
-            made: list[tuple[Tensor, Tensor] | None] = []
-            for level in levels:
-                made.append(None if level is None else self._on(device, *level))
-            if len(self._tables) >= 8:
-                self._tables.pop(next(iter(self._tables)))
-            self._tables[known] = (plan, made)  # the plan is kept alive: its id must stay its own
-        return self._tables[known][1]
-
-    def _on(self, device: torch.device, sigma: float, following: float) -> tuple[Tensor, Tensor]:
-        draws, weights = self.increment(sigma, following)
-        return torch.tensor(draws, device=device), torch.tensor(weights, dtype=torch.float64, device=device)
+        """What each row of a plan needs, on the device; None where a row draws no noise between two levels."""
+        spans = [(row.noise_from or row.sigma, row.next_sigma) if row.draw >= 0 else (0.0, 0.0) for row in plan.rows]
+        return [_on_device(self, device, *span) if 0 < span[1] < span[0] else None for span in spans]
 
     def _cell(self, sigma: float) -> int:
         """The grid point nearest to a level, 0 at sigma_max."""
@@ -115,3 +101,10 @@ class BrownianPath:
             else:
                 low, at_low, node = middle, value, 2 * node + 1
         return dict(at_low if point == low else at_high)
+
+
+@lru_cache(maxsize=4096)
+def _on_device(path: BrownianPath, device: torch.device, sigma: float, following: float) -> tuple[Tensor, Tensor]:
+    """An increment's draws and weights on the device, made once."""
+    draws, weights = path.increment(sigma, following)
+    return torch.tensor(draws, device=device), torch.tensor(weights, dtype=torch.float64, device=device)

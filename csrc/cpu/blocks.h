@@ -194,6 +194,37 @@ static void normal_sum(
   }
 }
 
+// Philox and two logarithms for four normals: their squares need neither square roots nor angles. Block i is added to lane
+// i % kLanes whatever the width of a vector.
+static double noise_square_sum(NoiseKey key, int64_t first, int64_t blocks) {
+  constexpr int kLanes = 2 * 16;  // two groups of the widest vectors, made side by side
+  const VectorKeys keys(key.key);
+  u64 even{}, odd{};
+  for (int q = 0; q < kWidth / 2; ++q) even[q] = first + 2 * q, odd[q] = first + 2 * q + 1;
+  const u64 step = broadcast<u64>(kWidth);
+  double sum[kLanes] = {};
+  for (; blocks > 0; blocks -= kLanes)
+#pragma GCC unroll 4
+    for (int at = 0; at < kLanes; at += kGroups * kWidth) {
+      u32 w[kGroups][4];
+      f32 squares[kGroups];
+#pragma GCC unroll 2
+      for (int g = 0; g < kGroups; ++g, even += step, odd += step) group_words(even, odd, key, keys, w[g]);
+#pragma GCC unroll 2
+      for (int g = 0; g < kGroups; ++g) squares[g] = radius_squared(w[g][0]) + radius_squared(w[g][2]);
+      float values[kGroups * kWidth];
+      std::memcpy(values, squares, sizeof values);
+      if (blocks >= at + kGroups * kWidth) {
+        for (int j = 0; j < kGroups * kWidth; ++j) sum[at + j] += values[j];
+      } else {
+        for (int j = 0; at + j < blocks && j < kGroups * kWidth; ++j) sum[at + j] += values[j];
+      }
+    }
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int j = 0; j < half; ++j) sum[j] += sum[j + half];
+  return sum[0];
+}
+
 static void noise(Noise kind, float* out, NoiseKey key, int64_t first, int64_t blocks) {
   if (kind == Noise::normal) return noise_blocks<Noise::normal>(out, key, first, blocks);
   if (kind == Noise::uniform) return noise_blocks<Noise::uniform>(out, key, first, blocks);
@@ -294,16 +325,19 @@ static void combine(int64_t n, const T* base, int count, const T* w, const T* co
   }
 }
 
-// The sum of f(i) over 0 .. n - 1, in eight lanes whatever the instruction set, so that it is the same.
+// The sum of f(i) over 0 .. n - 1, in the same lanes whatever the instruction set, so that it is the same. (32 lanes: four
+// vectors of eight, since one sum alone waits for its own additions.)
 template <class F>
 FASTDIFF_INLINE double lane_sum(int64_t n, const F& f) {
-  constexpr int kLanes = 8;
+  constexpr int kLanes = 32;
   double sum[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes)
     for (int j = 0; j < kLanes; ++j) sum[j] += f(i + j);
   for (int j = 0; i + j < n; ++j) sum[j] += f(i + j);
-  return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int j = 0; j < half; ++j) sum[j] += sum[j + half];
+  return sum[0];
 }
 
 template <class T>
@@ -324,6 +358,15 @@ static double error(int64_t n, const T* e, const T* x0, const T* y, T rtol, T at
   return lane_sum(n, [&](int64_t i) FASTDIFF_LAMBDA {
     const double ratio = e[i] / tolerance_formula(rtol, atol, x0[i], y[i]);
     return ratio * ratio;
+  });
+}
+
+template <class T>
+static double residual(int64_t n, const T* coef, const T* F, const T* x0, const float* z) {
+  const T b = coef[0], p = coef[1], q = coef[2];
+  return lane_sum(n, [&](int64_t i) FASTDIFF_LAMBDA {
+    const double r = residual_formula(b, F[i], p, x0[i], q, (T)z[i]);
+    return r * r;
   });
 }
 
@@ -371,6 +414,7 @@ const Kernels table = {
     FASTDIFF_ISA,
     noise,
     normal_sum,
+    noise_square_sum,
     perturb_fused,
     perturb<float>,
     perturb<double>,
@@ -388,6 +432,8 @@ const Kernels table = {
     error<double>,
     eps<float>,
     eps<double>,
+    residual<float>,
+    residual<double>,
     load<float>,
     load<double>,
     store<float>,

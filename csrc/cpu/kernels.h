@@ -26,6 +26,8 @@ struct Kernels {
   // out[0 .. 4*blocks) = sum_m weights[m]*normals of draws[m], the sum staying in registers; key.draw is not read.
   void (*normal_sum)(
       float* out, NoiseKey key, int64_t count, const int64_t* draws, const float* weights, int64_t first, int64_t blocks);
+  // The sum of the squared normals of Philox blocks first .. first + blocks, in an order that depends on `blocks` alone.
+  double (*noise_square_sum)(NoiseKey key, int64_t first, int64_t blocks);
   // out = mean_coef*x0 + std*z over whole Philox blocks, the noise staying in registers.
   void (*perturb_fused)(float mean_coef, const float* x0, float std, NoiseKey key, int64_t first, int64_t blocks, float* out);
   void (*perturb_f32)(int64_t n, const float* x0, const float* z, float mean_coef, float std, float* out);
@@ -48,6 +50,9 @@ struct Kernels {
   // sum of (e_x*x + e_D*D)^2, in an order that depends on n alone
   double (*eps_f32)(int64_t n, float e_x, float e_D, const float* x, const float* D);
   double (*eps_f64)(int64_t n, double e_x, double e_D, const double* x, const double* D);
+  // sum of (b*F + p*x0 + q*z)^2 for coef = {b, p, q}, in an order that depends on n alone
+  double (*residual_f32)(int64_t n, const float* coef, const float* F, const float* x0, const float* z);
+  double (*residual_f64)(int64_t n, const double* coef, const double* F, const double* x0, const float* z);
   void (*load_f32)(Dtype from, const void* in, float* out, int64_t n);
   void (*load_f64)(Dtype from, const void* in, double* out, int64_t n);
   void (*store_f32)(Dtype to, const float* in, void* out, int64_t n);

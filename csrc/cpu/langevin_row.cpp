@@ -18,23 +18,39 @@ struct Norms {
   const double* row(int64_t sample) const { return coef + (coef_per_sample ? sample * kCoefs : 0); }
 };
 
-// Sums of eps^2 and of z^2 over each sample.
+// The sum of the squared normals of the Philox blocks that begin in elements begin .. end of a sample of n, in logical order:
+// over all ranges of a sample, each block once, whatever the layout.
+double noise_squares(const Kernels& k, const NoiseKey& key, int64_t n, int64_t begin, int64_t end) {
+  const int64_t first = (begin + 3) / 4, last = std::min((end + 3) / 4, n / 4);
+  double sum = last > first ? k.noise_square_sum(key, first, last - first) : 0.0;
+  if (end == n && n % 4) {  // the last block has normals of which there is no element
+    float z[4];
+    k.noise(Noise::normal, z, key, n / 4, 1);
+    for (int64_t j = 0; j < n % 4; ++j) sum += (double)z[j] * z[j];
+  }
+  return sum;
+}
+
+// Sums of eps^2 and of z^2 over each sample. In float64 z^2 is summed from the normals, whose rounding it then has.
 template <class T>
 void run(const Norms& in, const Layout& layout, PartialSums& eps_sums, PartialSums& z_sums) {
   using K = Typed<T>;
   const Kernels& k = kernels();
   for_ranges(layout, [&](int64_t sample, int64_t begin, int64_t end) {
-    static thread_local SampleNoise generator;
+    [[maybe_unused]] static thread_local SampleNoise generator;
     T scratch[6][kBlock], coef[kCoefs];
     for (int c = 0; c < kCoefs; ++c) coef[c] = (T)in.row(sample)[c];
     StepBlock<T> block{};
     if (in.G) block.term_coef[block.terms++] = coef[kCg];
     const float* z = nullptr;
+    double eps_sum = 0, z_sum = 0;
     if (in.key) {
       const NoiseKey at{(uint64_t)in.key[sample], (uint64_t)in.draw, (uint32_t)in.stream};
-      z = generator.range(k, Noise::normal, layout, at, begin, end);
+      if constexpr (sizeof(T) == sizeof(float))
+        z_sum = noise_squares(k, at, layout.n, begin, end);
+      else
+        z = generator.range(k, Noise::normal, layout, at, begin, end);
     }
-    double eps_sum = 0, z_sum = 0;
     for (int64_t i = begin; i < end; i += kBlock) {
       const int64_t n = std::min(kBlock, end - i), at = sample * layout.n + i;
       block.x = in.x.block(k, at, n, scratch[0]);
@@ -44,6 +60,7 @@ void run(const Norms& in, const Layout& layout, PartialSums& eps_sums, PartialSu
       block.y = scratch[4];  // the guided estimate
       (k.*K::step)(n, coef, block);
       eps_sum += (k.*K::eps)(n, coef[kEx], coef[kEd], block.x, block.y);
+      if (!z && !in.z) continue;
       const T* noise = z ? Input(z + (i - begin)).block(k, 0, n, scratch[5]) : in.z.block(k, at, n, scratch[5]);
       z_sum += (k.*K::dot)(n, noise, noise);
     }

@@ -17,6 +17,7 @@ struct Typed<float> {
   static constexpr auto dot = &Kernels::dot_f32;
   static constexpr auto error = &Kernels::error_f32;
   static constexpr auto eps = &Kernels::eps_f32;
+  static constexpr auto residual = &Kernels::residual_f32;
   static constexpr auto perturb = &Kernels::perturb_f32;
 };
 
@@ -29,6 +30,7 @@ struct Typed<double> {
   static constexpr auto dot = &Kernels::dot_f64;
   static constexpr auto error = &Kernels::error_f64;
   static constexpr auto eps = &Kernels::eps_f64;
+  static constexpr auto residual = &Kernels::residual_f64;
   static constexpr auto perturb = &Kernels::perturb_f64;
 };
 

@@ -104,8 +104,24 @@ class GroupNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return nnf.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, silu: bool = False) -> Tensor:
+        """The norm of x, then *(1 + scale) + shift ([B, C] each) and SiLU where asked."""
+        y = nnf.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+        if scale is not None:
+            y = torch.addcmul(shift[:, :, None, None], y, scale[:, :, None, None] + 1)
+        return nnf.silu(y) if silu else y
+
+
+def frequencies(num_channels: int, max_positions: float = 10000, endpoint: bool = False) -> Tensor:
+    """[num_channels/2] geometric frequencies from 1 to 1/max_positions, the last included with `endpoint`."""
+    half = num_channels // 2
+    return (1 / max_positions) ** (torch.arange(half, dtype=torch.float32) / (half - int(endpoint)))
+
+
+def waves(labels: Tensor, freqs: Tensor) -> Tensor:
+    """[B] labels to [B, 2*F]: cosines, then sines, at the frequencies."""
+    angles = torch.outer(labels, freqs.to(labels.dtype))
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class PositionalEmbedding(nn.Module):
@@ -113,13 +129,11 @@ class PositionalEmbedding(nn.Module):
 
     def __init__(self, num_channels, max_positions=10000, endpoint=False):
         super().__init__()
-        half = num_channels // 2
-        exponents = torch.arange(half, dtype=torch.float32) / (half - int(endpoint))
         self.freqs: Tensor
-        self.register_buffer("freqs", (1 / max_positions) ** exponents, persistent=False)
+        self.register_buffer("freqs", frequencies(num_channels, max_positions, endpoint), persistent=False)
 
     def forward(self, labels: Tensor) -> Tensor:
-        return _waves(labels, self.freqs)
+        return waves(labels, self.freqs)
 
 
 class FourierEmbedding(nn.Module):
@@ -131,9 +145,4 @@ class FourierEmbedding(nn.Module):
         self.register_buffer("freqs", torch.randn(num_channels // 2) * scale)
 
     def forward(self, labels: Tensor) -> Tensor:
-        return _waves(labels, 2 * math.pi * self.freqs)
-
-
-def _waves(labels: Tensor, freqs: Tensor) -> Tensor:
-    angles = torch.outer(labels, freqs.to(labels.dtype))
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
+        return waves(labels, 2 * math.pi * self.freqs)

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from torch.utils.checkpoint import checkpoint
 
 from .layers import Conv2d, FourierEmbedding, GroupNorm, Linear, PositionalEmbedding
 
@@ -52,14 +53,14 @@ class UNetBlock(nn.Module):
             self.proj = Conv2d(out_channels, out_channels, kernel=1, **init_zero)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv0(nnf.silu(self.norm0(x)))
-        params = self.affine(emb)[:, :, None, None].to(h.dtype)
+        h = self.conv0(self.norm0(x, silu=True))
+        params = self.affine(emb).to(h.dtype)
         if self.adaptive_scale:
             scale, shift = params.chunk(2, dim=1)
-            h = torch.addcmul(shift, self.norm1(h), scale + 1)
+            h = self.norm1(h, scale, shift, silu=True)
         else:
-            h = self.norm1(h + params)
-        h = self.conv1(nnf.dropout(nnf.silu(h), p=self.dropout, training=self.training))
+            h = self.norm1(h + params[:, :, None, None], silu=True)
+        h = self.conv1(nnf.dropout(h, p=self.dropout, training=self.training))
         x = (h + (x if self.skip is None else self.skip(x))) * self.skip_scale
         return (x + self._attention(x)) * self.skip_scale if self.num_heads else x
 
@@ -70,6 +71,13 @@ class UNetBlock(nn.Module):
         q, k, v = (t.transpose(2, 3) for t in qkv.unbind(3))
         out = nnf.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(2, 3).reshape(batch, channels, height, width))
+
+
+def run_block(net: nn.Module, block: nn.Module, x: Tensor, emb: Tensor) -> Tensor:
+    """A block of a network, whose activations are computed again in the backward where the network says so."""
+    if net.checkpointing and net.training and torch.is_grad_enabled():
+        return checkpoint(block, x, emb, use_reentrant=False)
+    return block(x, emb)
 
 
 class SongUNet(nn.Module):
@@ -85,6 +93,7 @@ class SongUNet(nn.Module):
         channel_mult_noise: size of the noise embedding, in model_channels.
         encoder_type: "standard", "skip" or "residual"; decoder_type: "standard" or "skip".
         resample_filter: taps of the resampling filter.
+        checkpointing: while training, keep no activations within blocks and compute them again in the backward.
 
     Called with x [B, in_channels, H, W], noise_labels [B] (c_noise), class_labels [B, label_dim] or None, and
     augment_labels [B, augment_dim] or None; returns [B, out_channels, H, W].
@@ -94,13 +103,14 @@ class SongUNet(nn.Module):
         self, img_resolution, in_channels, out_channels, label_dim=0, augment_dim=0,
         model_channels=128, channel_mult=(1, 2, 2, 2), channel_mult_emb=4, num_blocks=4, attn_resolutions=(16,),
         dropout=0.10, label_dropout=0, embedding_type="positional", channel_mult_noise=1,
-        encoder_type="standard", decoder_type="standard", resample_filter=(1, 1),
+        encoder_type="standard", decoder_type="standard", resample_filter=(1, 1), checkpointing=False,
     ):  # fmt: skip
         super().__init__()
         _one_of("embedding_type", embedding_type, ("positional", "fourier"))
         _one_of("encoder_type", encoder_type, ("standard", "skip", "residual"))
         _one_of("decoder_type", decoder_type, ("standard", "skip"))
         self.label_dropout = label_dropout
+        self.checkpointing = checkpointing
         emb_channels = model_channels * channel_mult_emb
         noise_channels = model_channels * channel_mult_noise
         init = dict(init_mode="xavier_uniform")
@@ -182,7 +192,7 @@ class SongUNet(nn.Module):
             elif name.endswith("aux_residual"):
                 x = skips[-1] = aux = (x + block(aux)) * math.sqrt(0.5)
             else:
-                x = block(x, emb) if isinstance(block, UNetBlock) else block(x)
+                x = run_block(self, block, x, emb) if isinstance(block, UNetBlock) else block(x)
                 skips.append(x)
 
         out: Tensor | None = None
@@ -190,12 +200,13 @@ class SongUNet(nn.Module):
             if name.endswith("aux_up"):
                 out = block(out)
             elif name.endswith("aux_norm"):
-                normed = block(x)
+                normed = block(x, silu=True)
             elif name.endswith("aux_conv"):
-                image = block(nnf.silu(normed))
+                image = block(normed)
                 out = image if out is None else out + image
             else:
-                x = block(torch.cat([x, skips.pop()], dim=1) if x.shape[1] != block.in_channels else x, emb)
+                x = torch.cat([x, skips.pop()], dim=1) if x.shape[1] != block.in_channels else x
+                x = run_block(self, block, x, emb)
         assert out is not None
         return out
 

@@ -1,0 +1,90 @@
+"""Work shared by the processes that torchrun started; without torchrun there is one, and everything here is free.
+
+    torchrun --nproc-per-node 8 -m fastdiff.cli train cifar10-ddpmpp ...
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+#: How long a process waits for the others, who may be loading data.
+PATIENCE = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run.
+
+    Attributes:
+        rank: which one this is, 0 .. size - 1; device: its own.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that talks and writes."""
+        return self.rank == 0
+
+    def share(self, n: int) -> range:
+        """This process's contiguous part of range(n): the parts of all ranks in order are the whole."""
+        return range(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, on each of them."""
+        if self.size == 1:
+            return tensor
+        total = tensor.to(self.device, copy=True)
+        dist.all_reduce(total)
+        return total.to(tensor.device)
+
+    def gather(self, tensor: Tensor) -> Tensor | None:
+        """[n_0 + n_1 + ..., ...] on the main process, in the order of ranks; None on the others. Each gives [n_i, ...]."""
+        if self.size == 1:
+            return tensor
+        counts = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
+        dist.all_gather(counts, torch.tensor([len(tensor)], device=self.device))
+        longest = int(max(counts))
+        padded = torch.zeros(longest, *tensor.shape[1:], dtype=tensor.dtype, device=self.device)
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)  # gloo gathers to all: the main process alone keeps it
+        if not self.is_main:
+            return None
+        return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)]).to(tensor.device)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@cache
+def world(device: str | None = None) -> World:
+    """The processes that torchrun started, joined once: over nccl where each has a GPU, else over gloo.
+
+    Args:
+        device: "cpu" or "cuda"; default: a GPU if there is one.
+
+    Raises:
+        ValueError: a GPU is wanted and there is none for this process.
+    """
+    rank, size, local = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    gpu = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
+    if gpu and local >= torch.cuda.device_count():
+        raise ValueError(f"device: expected a GPU for each process, got {torch.cuda.device_count()} for process {local}; use --device cpu")
+    place = torch.device("cuda", local) if gpu else torch.device(device or "cpu")
+    if size > 1 and not dist.is_initialized():
+        if gpu:
+            torch.cuda.set_device(place)
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE)
+    return World(rank, size, place)
