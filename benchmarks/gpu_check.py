@@ -84,7 +84,7 @@ def measure(device: torch.device, n: int) -> list[dict[str, Any]]:
     import importlib
 
     import fastdiff
-    from benchmarks.peers import compiled, eager_perturb, eager_step
+    from benchmarks.peers import compiled, eager_denoising_loss, eager_group_norm_silu, eager_perturb, eager_step
     from fastdiff.ops import OPS, coef_row
     from fastdiff.ops._table import Sample
 
@@ -128,6 +128,21 @@ def measure(device: torch.device, n: int) -> list[dict[str, Any]]:
         e = torch.einsum("m,mbn->bn", error_weights.float(), K)
         return (e / (1e-5 + 1e-5 * torch.maximum(x.abs(), y.abs()))).square().sum(1)
 
+    loss_coef = torch.tensor([0.7, -0.2, 0.3, 1.0], dtype=torch.float64, device=device)
+    loss_scalars = [torch.tensor(v, device=device) for v in (0.8, 0.7, 1.0)]
+
+    def denoising(F, x0):
+        return eager_denoising_loss(F, x0, x0 + 0.375 * torch.randn_like(x0), *loss_scalars)
+
+    pixels = n // (batch * 128)  # 32 groups of four channels
+    image = x.reshape(batch, 128, pixels)
+    gamma, beta = torch.rand(128, device=device), torch.rand(128, device=device)
+    _, mean, rstd = OPS["group_norm_silu"].overload(image, gamma, beta, 32, 1e-5)
+    tracked = image.detach().clone().requires_grad_()
+
+    def norm_backward(grad):
+        return torch.autograd.grad(eager_group_norm_silu(tracked, gamma, beta, 32), tracked, grad)[0]
+
     def churned(x, F, H, *scalars):
         return eager_step(x, F, H, *scalars) + 0.5 * torch.randn_like(x)
 
@@ -144,6 +159,17 @@ def measure(device: torch.device, n: int) -> list[dict[str, Any]]:
         ("probe_dot", "noise"): ((x, key), {}, lambda g: lambda: g(dot)(x)),
         ("normal_sum", "noise, 20 draws"): ((x, key, draws, draw_weights), {}, lambda g: lambda: g(summed)(x)),
         ("ode_stage", "fifth"): ((x, F, coef, x, slopes[:5], stage_weights), {}, lambda g: lambda: g(stage)(x, F, slopes)),
+        ("denoising_loss", "noise"): ((F, x, loss_coef, key), {}, lambda g: lambda: g(denoising)(F, x)),
+        ("group_norm_silu", "32 groups"): (
+            (image, gamma, beta, 32, 1e-5),
+            {},
+            lambda g: lambda: g(eager_group_norm_silu)(image, gamma, beta, 32),
+        ),
+        ("group_norm_silu_backward", "peers with the forward"): (
+            (image, F.reshape(image.shape), gamma, beta, mean, rstd, 32),
+            {},
+            lambda _: lambda: norm_backward(F.reshape(image.shape)),
+        ),
         ("ode_error", "seven slopes"): ((x, F, slopes, error_weights, 1e-5, 1e-5), {}, lambda g: lambda: g(error)(x, F, slopes)),
     }
     launchers: dict[str, Callable[[str], Callable]] = {"dispatcher": lambda name: OPS[name].overload}

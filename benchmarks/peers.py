@@ -104,6 +104,17 @@ def eager_perturb(x0: Tensor, mean_coef: Tensor, std: Tensor) -> Tensor:
     return mean_coef.reshape(shape) * x0 + std.reshape(shape) * torch.randn_like(x0)
 
 
+def eager_denoising_loss(F: Tensor, x0: Tensor, x_t: Tensor, c_skip: Tensor, c_out: Tensor, weight: Tensor) -> Tensor:
+    """EDM's loss of each sample as training loops have it."""
+    D = c_skip * x_t + c_out * F
+    return (weight * (D - x0) ** 2).sum(dim=tuple(range(1, x0.dim())))
+
+
+def eager_group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    """As networks have it."""
+    return torch.nn.functional.silu(torch.nn.functional.group_norm(x, groups, weight, bias, 1e-5))
+
+
 _COMPILED: dict[Callable, Callable] = {}
 
 

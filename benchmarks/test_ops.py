@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fastdiff
-from benchmarks.peers import compiled, eager_perturb, eager_step, fused_step
+from benchmarks.peers import compiled, eager_denoising_loss, eager_group_norm_silu, eager_perturb, eager_step, fused_step
 from fastdiff import ops
 from fastdiff.ops import OPS
 from fastdiff.ops.noise import NOISE_OPS
@@ -136,6 +136,63 @@ def test_one_element(compare):
     with torch.inference_mode():
         peers = {"torch.add": lambda: torch.add(x, F), "eager": lambda: eager_step(x, F, H, *COEF.values())}
         compare("sampler_step, one element (aim: 4 us)", lambda: step(x, F, row), peers, check)
+
+
+@pytest.mark.parametrize("shape", [(64, 3, 32, 32), (16, 3, 64, 64)], ids=str)
+def test_denoising_loss(compare, shape):
+    """A training step around the network, forward and backward: noise, loss, gradient to the network's output."""
+    generator = torch.Generator().manual_seed(0)
+    x0, F = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator).requires_grad_()
+    sigma = torch.rand(shape[0], generator=generator, dtype=torch.float64) + 0.1
+    key = fastdiff.keys(0, shape[0])
+    c_skip, c_out = 0.25 / (sigma**2 + 0.25), sigma * 0.5 / (sigma**2 + 0.25).sqrt()
+    weight = 1 / c_out**2
+    coef = torch.stack([c_out, c_skip - 1, c_skip * sigma, weight], dim=1)
+    columns = [v.float().reshape(-1, 1, 1, 1) for v in (sigma, c_skip, c_out, weight)]
+
+    def ours():
+        x_t = ops.perturb(x0, 1.0, sigma, key)
+        return x_t, torch.autograd.grad(ops.denoising_loss(F, x0, coef, key).mean(), F)[0]
+
+    def eager(loss=eager_denoising_loss, z=None):
+        x_t = x0 + columns[0] * (torch.randn_like(x0) if z is None else z)
+        return x_t, torch.autograd.grad(loss(F, x0, x_t, *columns[1:]).mean(), F)[0]
+
+    def check():
+        for got, expected in zip(ours(), eager(z=fastdiff.normal(x0, key)), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+    peers = {"eager": eager, "torch.compile of the loss": lambda: eager(compiled(eager_denoising_loss))}
+    compare(f"perturb and denoising_loss {list(shape)}, with the gradient", ours, peers, check, {"eager": 1.0})
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize(("shape", "groups"), [((64, 32, 8, 8), 8), ((64, 128, 32, 32), 32)], ids=str)
+def test_group_norm_silu(compare, shape, groups, memory_format, backward):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator).contiguous(memory_format=memory_format).requires_grad_()
+    weight, bias = (torch.randn(shape[1], generator=generator).requires_grad_() for _ in range(2))
+    g = torch.randn(shape, generator=generator).contiguous(memory_format=memory_format)
+
+    def run(function):
+        if not backward:
+            with torch.no_grad():
+                return (function(x, weight, bias, groups),)
+        return torch.autograd.grad(function(x, weight, bias, groups), (x, weight, bias), g)
+
+    peers = {
+        "eager": lambda: run(eager_group_norm_silu),
+        "torch.compile": lambda: run(compiled(eager_group_norm_silu)),
+    }
+
+    def check():
+        for got, expected in zip(run(ops.group_norm_silu), run(eager_group_norm_silu), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+    layout = "channels_last" if memory_format == torch.channels_last else "contiguous"
+    name = f"group_norm_silu {list(shape)}, {groups} groups, {layout}{', with gradients' if backward else ''}"
+    compare(name, lambda: run(ops.group_norm_silu), peers, check, {"eager": 1.0})
 
 
 @pytest.mark.parametrize("op", list(OPS.values()), ids=list(OPS))

@@ -170,3 +170,49 @@ template <class T>
 FASTDIFF_INLINE T residual_formula(T b, T F, T p, T x0, T q, T z) {
   return fma(q, z, fma(p, x0, b * F));
 }
+
+// ---- group_norm_silu: u = (x - mean)*a + b, y = u*sigmoid(u) ----------------------------------------------------------
+
+// exp(x) within 1.1 ulp: 2^n * exp(r) with |r| <= ln(2)/2. From -87.3 to 88.3; beyond, what it is there.
+template <class F32>
+FASTDIFF_INLINE F32 exp_formula(F32 x) {
+  const F32 low = broadcast<F32>(-87.3f), high = broadcast<F32>(88.3f);
+  x = select(x < low, low, x);
+  x = select(x > high, high, x);  // in this form a NaN stays
+  // Adding 1.5*2^23 leaves the nearest integer to x/ln 2 in the low bits.
+  const F32 magic = broadcast<F32>(0x1.8p+23f);
+  const F32 shifted = fma(x, broadcast<F32>(0x1.715476p+0f), magic);
+  const F32 n = shifted - magic;
+  const F32 r = fma(n, broadcast<F32>(0x1.bd0106p-13f), fma(n, broadcast<F32>(-0x1.63p-1f), x));
+  F32 p = broadcast<F32>(0x1.6a5228p-10f);
+  p = fma(p, r, broadcast<F32>(0x1.12396cp-7f));
+  p = fma(p, r, broadcast<F32>(0x1.5558aap-5f));
+  p = fma(p, r, broadcast<F32>(0x1.555492p-3f));
+  p = fma(p, r, broadcast<F32>(0x1.fffffcp-2f));
+  const F32 r_squared = r * r;
+  const F32 e = fma(r_squared, p, r) + broadcast<F32>(1.0f);
+  return as_f32(as_u32(e) + (as_u32(shifted) << 23));
+}
+
+template <class F32>
+FASTDIFF_INLINE F32 sigmoid(F32 u) {
+  return broadcast<F32>(1.0f) / (exp_formula(-u) + broadcast<F32>(1.0f));
+}
+
+// x - mean before the product: a large mean then costs no digits.
+template <class T>
+FASTDIFF_INLINE T normalized_formula(T x, T mean, T a, T b) {
+  return fma(x - mean, a, b);
+}
+
+// d(u*s)/du with s = sigmoid(u): s + u*s*(1 - s).
+template <class T>
+FASTDIFF_INLINE T silu_slope_formula(T u, T s) {
+  return fma(u * s, 1.0f - s, s);
+}
+
+// dx = k1*du + k2*(x - mean) + k3
+template <class T>
+FASTDIFF_INLINE T norm_gradient_formula(T k1, T du, T k2, T x, T mean, T k3) {
+  return fma(k1, du, fma(k2, x - mean, k3));
+}

@@ -8,9 +8,13 @@ from pathlib import Path
 import click
 
 from ._version import __version__
+from .commands.convert import convert
+from .commands.data import data
+from .commands.eval import evaluate
 from .commands.inpaint import inpaint
 from .commands.interpolate import interpolate
 from .commands.likelihood import likelihood
+from .commands.train import train
 from .studies.command import study
 
 
@@ -24,6 +28,10 @@ def cli() -> None:
     fastdiff models                                   the models that are shipped
     fastdiff sample --model digits --out samples.png  a picture of generated digits
     fastdiff sample --label 3 --guidance-scale 2      threes, by a classifier's gradient
+    fastdiff train digits                             train a preset; killed, the same command goes on
+    fastdiff eval                                     FID, IS, KID, precision and recall over blocks of seeds
+    fastdiff data digits --out digits.png             what is in a data set; also converts
+    fastdiff convert network.pkl net                  checkpoints of other code bases, executing nothing in them
     fastdiff likelihood                               bits per dimension of the test split
     fastdiff inpaint                                  completions of half digits
     fastdiff interpolate                              from one digit to another
@@ -31,7 +39,7 @@ def cli() -> None:
     """
 
 
-for command in (likelihood, inpaint, interpolate, study):
+for command in (train, evaluate, data, convert, likelihood, inpaint, interpolate, study):
     cli.add_command(command)
 
 

@@ -51,3 +51,19 @@ def save_grid(images: Tensor, path: Path | str, columns: int | None = None, min_
 def save_npz(path: Path | str, **arrays: np.ndarray) -> None:
     """Write arrays as a compressed .npz, whole or not at all."""
     write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+
+
+def save_scatter(points: Tensor, path: Path | str, size: int = 480) -> None:
+    """Write points [N, 2] as one PNG: how many lie in each pixel, dark where there are many.
+
+    Args:
+        points: data units; path: of the PNG, written whole or not at all; size: of its side in pixels.
+    """
+    from PIL import Image
+
+    limit = 1.05 * float(points.abs().max()) or 1.0
+    x, y = points.double().cpu().numpy().T
+    counts, _, _ = np.histogram2d(-y, x, bins=size // 4, range=[[-limit, limit], [-limit, limit]])
+    shade = 255 - np.clip(counts / max(np.percentile(counts[counts > 0], 95), 1) * 255, 0, 255)
+    image = Image.fromarray(shade.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
+    write_atomically(path, lambda file: image.save(file, format="PNG"))

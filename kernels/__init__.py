@@ -9,6 +9,8 @@ from fastdiff.ops import formulas
 
 formulas.tl = tl  # type: ignore[attr-defined]  # the interpreter looks for it among a jitted function's globals
 
+from .denoising_loss import denoising_loss  # noqa: E402
+from .group_norm_silu import group_norm_silu, group_norm_silu_backward  # noqa: E402
 from .langevin_row import langevin_row  # noqa: E402
 from .noise import normal, rademacher, uniform  # noqa: E402
 from .normal_sum import normal_sum  # noqa: E402
@@ -30,4 +32,7 @@ LAUNCHERS = {
     "langevin_row": langevin_row,
     "ode_stage": ode_stage,
     "ode_error": ode_error,
+    "denoising_loss": denoising_loss,
+    "group_norm_silu": group_norm_silu,
+    "group_norm_silu_backward": group_norm_silu_backward,
 }

@@ -17,6 +17,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from .denoising_loss import loss_kernel
+from .group_norm_silu import ELEMENTS, norm_backward_kernel, norm_kernel
 from .langevin_row import ROWS, norms_kernel, rows_kernel
 from .noise import BLOCKS, COUNTER, NORMAL, RADEMACHER, noise_kernel
 from .normal_sum import sum_kernel
@@ -67,6 +69,15 @@ def _cases() -> list[Case]:
     probe_types = {"partial": "*fp64", "g": "*fp32", **noise, **sizes}
     norms_types = {"partial": "*fp64", "x": "*fp32", "F": "*fp32", "coef": "*fp64", **noise, **sizes}
     rows_types = {"out": "*fp64", "squares": "*fp64", "coef": "*fp64", "batch": "i32"}
+    loss_types = {"partial": "*fp64", "F": "*fp32", "x0": "*fp32", "coef": "*fp64", **noise, **sizes}
+    norm_sizes = {"n": "i64", "channels": "i32", "groups": "i32", "width": "i32"}
+    parameters = {**dict.fromkeys(("weight", "bias", "scale", "shift"), "*fp32"), **norm_sizes}
+    norm_types = {"out": "*fp32", "x": "*fp32", "mean_out": "*fp64", "rstd_out": "*fp64", "eps": "fp64", **parameters}
+    gradients = {
+        **dict.fromkeys(("grad_x", "x", "grad"), "*fp32"),
+        **dict.fromkeys(("dot_out", "total_out", "mean_in", "rstd_in"), "*fp64"),
+    }
+    norm_constants = {"SILU": True, "COMPUTE": triton.language.float32, "LAST": False, "CHANNELS": 1, "PIXELS": ELEMENTS}
     error_types = {"partial": "*fp64", **dict.fromkeys(("x0", "y", "K"), "*fp32"), "weights": "*fp64", "rtol": "fp64", "atol": "fp64"}
     masked = {"known": "*fp32", "mask": "*fp32"}
     return [
@@ -84,6 +95,10 @@ def _cases() -> list[Case]:
         Case("Langevin rows", rows_kernel, rows_types, {"PER_SAMPLE": True, "SHARED": True, "ROWS": ROWS}),
         Case("probe_dot float32", probe_kernel, probe_types, {"KIND": RADEMACHER.value, **float32}),
         Case("probe_dot float32, gaussian", probe_kernel, probe_types, {"KIND": NORMAL.value, **float32}),
+        Case("denoising_loss float32", loss_kernel, loss_types, {"PER_SAMPLE": False, **float32}),
+        Case("denoising_loss bfloat16", loss_kernel, {**loss_types, "F": "*bf16"}, {"PER_SAMPLE": True, **float32}),
+        Case("group_norm_silu float32", norm_kernel, norm_types, norm_constants),
+        Case("group_norm_silu_backward", norm_backward_kernel, {**gradients, **parameters}, norm_constants),
         stage("ode_stage float32, first", "*fp32", 0),
         stage("ode_stage float32, seventh", "*fp32", 6, F_u="*fp32", G="*fp32", net_in="*bf16"),
         stage("ode_stage float64, seventh", "*fp64", 6),

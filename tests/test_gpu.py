@@ -119,3 +119,37 @@ def test_the_adaptive_solver_of_the_gpu_is_that_of_the_cpu(control):
     results = [integrate(flow, x.to(device), 80.0, 0.002, ODESolver(1e-6, 1e-6, control=control)) for device in ("cpu", "cuda")]
     torch.testing.assert_close(results[1].x.cpu(), results[0].x, rtol=1e-8, atol=1e-8)
     assert torch.equal(results[1].nfe.cpu(), results[0].nfe)
+
+
+def test_the_loss_and_its_gradient_neither_wait_for_the_gpu_nor_differ_from_the_cpu():
+    generator = torch.Generator().manual_seed(0)
+    F, x0 = torch.randn(SHAPE, generator=generator), torch.randn(SHAPE, generator=generator)
+    coef, key = torch.rand(8, 4, dtype=torch.float64, generator=generator), fastdiff.keys(0, 8)
+
+    def run(device: str):
+        output = F.to(device).requires_grad_()
+        arguments = [t.to(device) for t in (x0, coef, key)]
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            loss = fastdiff.ops.denoising_loss(output, *arguments)
+            return loss.detach(), torch.autograd.grad(loss.mean(), output)[0]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    for expected, got in zip(run("cpu"), run("cuda"), strict=True):
+        torch.testing.assert_close(got.cpu(), expected, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
+def test_group_norm_silu_and_its_gradients_are_those_of_the_cpu(memory_format):
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((4, 64, 33, 32), (64,), (64,)))
+    results = []
+    for device in ("cpu", "cuda"):
+        inputs = [t.to(device) for t in (x.contiguous(memory_format=memory_format), weight, bias)]
+        inputs = [t.requires_grad_() for t in inputs]
+        y = fastdiff.ops.group_norm_silu(*inputs, 16)
+        results.append([t.cpu() for t in (y.detach(), *torch.autograd.grad(y.square().sum(), inputs))])
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())

@@ -204,8 +204,7 @@ static double noise_square_sum(NoiseKey key, int64_t first, int64_t blocks) {
   const u64 step = broadcast<u64>(kWidth);
   double sum[kLanes] = {};
   for (; blocks > 0; blocks -= kLanes)
-#pragma GCC unroll 4
-    for (int at = 0; at < kLanes; at += kGroups * kWidth) {
+    for (int at = 0; at < kLanes && at < blocks; at += kGroups * kWidth) {
       u32 w[kGroups][4];
       f32 squares[kGroups];
 #pragma GCC unroll 2
@@ -370,6 +369,149 @@ static double residual(int64_t n, const T* coef, const T* F, const T* x0, const 
   });
 }
 
+// Two sums at once, as lane_sum: sums[k] += the sum of f(i, k) over 0 .. n - 1.
+template <class F>
+FASTDIFF_INLINE void pair_sum(int64_t n, double* sums, const F& f) {
+  constexpr int kLanes = 16;
+  double first[kLanes] = {}, second[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int j = 0; j < kLanes; ++j) f(i + j, first[j], second[j]);
+  for (int j = 0; i + j < n; ++j) f(i + j, first[j], second[j]);
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int j = 0; j < half; ++j) first[j] += first[j + half], second[j] += second[j + half];
+  sums[0] += first[0];
+  sums[1] += second[0];
+}
+
+// A vector of `count` elements, all kWidth of them or fewer and the rest `fill`; and back.
+FASTDIFF_INLINE f32 load_lanes(const float* in, int64_t count, float fill) {
+  f32 v;
+  if (count >= kWidth) {
+    std::memcpy(&v, in, sizeof v);
+  } else {
+    for (int j = 0; j < kWidth; ++j) v[j] = j < count ? in[j] : fill;
+  }
+  return v;
+}
+FASTDIFF_INLINE void store_lanes(f32 v, float* out, int64_t count) {
+  if (count >= kWidth) {
+    std::memcpy(out, &v, sizeof v);
+  } else {
+    for (int j = 0; j < count; ++j) out[j] = v[j];
+  }
+}
+
+// Two sums at once in sixteen float lanes, whatever the width of a vector, which go to double after sixteen terms each: the
+// error is that of a few roundings, the cost a quarter of pair_sum's. f(i, count, a, b) adds elements i .. i + count.
+template <class F>
+FASTDIFF_INLINE void pair_sum_in_float(int64_t n, double* sums, const F& f) {
+  constexpr int kLanes = 16, kVectors = kLanes / kWidth, kTerms = 16;
+  for (int64_t i = 0; i < n;) {
+    f32 a[kVectors] = {}, b[kVectors] = {};
+    const int64_t end = i + kLanes * kTerms < n ? i + kLanes * kTerms : n;
+    for (; i + kLanes <= end; i += kLanes)
+      for (int v = 0; v < kVectors; ++v) f(i + v * kWidth, (int64_t)kWidth, a[v], b[v]);
+    for (int v = 0; v < kVectors; ++v)
+      if (i + v * kWidth < end) f(i + v * kWidth, end - i - v * kWidth, a[v], b[v]);
+    i = end;
+    float x[kLanes], y[kLanes];
+    std::memcpy(x, a, sizeof x);
+    std::memcpy(y, b, sizeof y);
+    for (int half = kLanes / 2; half > 0; half /= 2)
+      for (int j = 0; j < half; ++j) x[j] += x[j + half], y[j] += y[j + half];
+    sums[0] += x[0];
+    sums[1] += y[0];
+  }
+}
+
+static void moments(int64_t n, const float* x, float pivot, double* sums) {
+  const f32 center = broadcast<f32>(pivot);
+  pair_sum_in_float(n, sums, [&](int64_t i, int64_t count, f32& sum, f32& squares) FASTDIFF_LAMBDA {
+    const f32 d = load_lanes(x + i, count, pivot) - center;
+    sum += d;
+    squares = fma(d, d, squares);
+  });
+}
+static void moments(int64_t n, const double* x, double pivot, double* sums) {
+  pair_sum(n, sums, [&](int64_t i, double& sum, double& squares) FASTDIFF_LAMBDA {
+    const double d = x[i] - pivot;
+    sum += d;
+    squares = fma(d, d, squares);
+  });
+}
+
+// out[i] = f(x[i]), in vectors.
+template <class F>
+FASTDIFF_INLINE void map_lanes(int64_t n, const float* x, float* out, const F& f) {
+  int64_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) store_lanes(f(load_lanes(x + i, kWidth, 0.0f)), out + i, kWidth);
+  if (i < n) store_lanes(f(load_lanes(x + i, n - i, 0.0f)), out + i, n - i);
+}
+template <class F>
+FASTDIFF_INLINE void map_lanes(int64_t n, const double* x, double* out, const F& f) {
+  for (int64_t i = 0; i < n; ++i) out[i] = f(x[i]);
+}
+FASTDIFF_INLINE double sigmoid(double u) { return 1.0 / (1.0 + __builtin_exp(-u)); }
+
+template <class T>
+using Lanes = std::conditional_t<sizeof(T) == 4, f32, double>;
+template <class T>
+FASTDIFF_INLINE Lanes<T> spread(T value) {
+  return Lanes<T>{} + value;
+}
+
+template <class T>
+static void normalize(int64_t n, const T* x, T mean, T a, T b, bool silu, T* out) {
+  using V = Lanes<T>;
+  const V m = spread(mean), slope = spread(a), offset = spread(b);
+  if (!silu) return map_lanes(n, x, out, [&](V v) FASTDIFF_LAMBDA { return normalized_formula(v, m, slope, offset); });
+  map_lanes(n, x, out, [&](V v) FASTDIFF_LAMBDA {
+    const V u = normalized_formula(v, m, slope, offset);
+    return u * sigmoid(u);
+  });
+}
+
+template <bool kSilu>
+static void slopes(int64_t n, const float* x, const float* g, float mean, float a, float b, float* du, double* sums) {
+  const f32 m = broadcast<f32>(mean), slope = broadcast<f32>(a), offset = broadcast<f32>(b);
+  pair_sum_in_float(n, sums, [&](int64_t i, int64_t count, f32& sum, f32& dot) FASTDIFF_LAMBDA {
+    const f32 v = load_lanes(x + i, count, mean);
+    f32 d = load_lanes(g + i, count, 0.0f);
+    if constexpr (kSilu) {
+      const f32 u = normalized_formula(v, m, slope, offset);
+      d *= silu_slope_formula(u, sigmoid(u));
+    }
+    store_lanes(d, du + i, count);
+    sum += d;
+    dot = fma(d, v - m, dot);
+  });
+}
+template <bool kSilu>
+static void slopes(int64_t n, const double* x, const double* g, double mean, double a, double b, double* du, double* sums) {
+  pair_sum(n, sums, [&](int64_t i, double& sum, double& dot) FASTDIFF_LAMBDA {
+    double d = g[i];
+    if constexpr (kSilu) {
+      const double u = normalized_formula(x[i], mean, a, b);
+      d *= silu_slope_formula(u, sigmoid(u));
+    }
+    du[i] = d;
+    sum += d;
+    dot = fma(d, x[i] - mean, dot);
+  });
+}
+template <class T>
+static void normalize_backward(int64_t n, const T* x, const T* g, T mean, T a, T b, bool silu, T* du, double* sums) {
+  silu ? slopes<true>(n, x, g, mean, a, b, du, sums) : slopes<false>(n, x, g, mean, a, b, du, sums);
+}
+
+template <class T>
+static void norm_gradient(int64_t n, const T* x, T mean, const T* k, T* du) {
+  const T k1 = k[0], k2 = k[1], k3 = k[2];
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) du[i] = norm_gradient_formula(k1, du[i], k2, x[i], mean, k3);
+}
+
 // bfloat16 by hand, since no instruction set in use has it: round to nearest even, NaN stays NaN.
 FASTDIFF_INLINE float from_bf16(uint16_t h) { return __builtin_bit_cast(float, (uint32_t)h << 16); }
 FASTDIFF_INLINE uint16_t to_bf16(float v) {
@@ -434,6 +576,14 @@ const Kernels table = {
     eps<double>,
     residual<float>,
     residual<double>,
+    moments,
+    moments,
+    normalize<float>,
+    normalize<double>,
+    normalize_backward<float>,
+    normalize_backward<double>,
+    norm_gradient<float>,
+    norm_gradient<double>,
     load<float>,
     load<double>,
     store<float>,

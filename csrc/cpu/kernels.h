@@ -53,6 +53,20 @@ struct Kernels {
   // sum of (b*F + p*x0 + q*z)^2 for coef = {b, p, q}, in an order that depends on n alone
   double (*residual_f32)(int64_t n, const float* coef, const float* F, const float* x0, const float* z);
   double (*residual_f64)(int64_t n, const double* coef, const double* F, const double* x0, const float* z);
+  // sums[0] += sum (x - pivot), sums[1] += sum (x - pivot)^2, in float64 and in an order that depends on n alone
+  void (*moments_f32)(int64_t n, const float* x, float pivot, double* sums);
+  void (*moments_f64)(int64_t n, const double* x, double pivot, double* sums);
+  // out = u = (x - mean)*a + b, or silu(u)
+  void (*normalize_f32)(int64_t n, const float* x, float mean, float a, float b, bool silu, float* out);
+  void (*normalize_f64)(int64_t n, const double* x, double mean, double a, double b, bool silu, double* out);
+  // du = g, or g*silu'(u); sums[0] += sum du, sums[1] += sum du*(x - mean), likewise
+  void (*normalize_backward_f32)(
+      int64_t n, const float* x, const float* g, float mean, float a, float b, bool silu, float* du, double* sums);
+  void (*normalize_backward_f64)(
+      int64_t n, const double* x, const double* g, double mean, double a, double b, bool silu, double* du, double* sums);
+  // du = k[0]*du + k[1]*(x - mean) + k[2]
+  void (*norm_gradient_f32)(int64_t n, const float* x, float mean, const float* k, float* du);
+  void (*norm_gradient_f64)(int64_t n, const double* x, double mean, const double* k, double* du);
   void (*load_f32)(Dtype from, const void* in, float* out, int64_t n);
   void (*load_f64)(Dtype from, const void* in, double* out, int64_t n);
   void (*store_f32)(Dtype to, const float* in, void* out, int64_t n);

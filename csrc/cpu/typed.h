@@ -18,6 +18,10 @@ struct Typed<float> {
   static constexpr auto error = &Kernels::error_f32;
   static constexpr auto eps = &Kernels::eps_f32;
   static constexpr auto residual = &Kernels::residual_f32;
+  static constexpr auto moments = &Kernels::moments_f32;
+  static constexpr auto normalize = &Kernels::normalize_f32;
+  static constexpr auto normalize_backward = &Kernels::normalize_backward_f32;
+  static constexpr auto norm_gradient = &Kernels::norm_gradient_f32;
   static constexpr auto perturb = &Kernels::perturb_f32;
 };
 
@@ -31,6 +35,10 @@ struct Typed<double> {
   static constexpr auto error = &Kernels::error_f64;
   static constexpr auto eps = &Kernels::eps_f64;
   static constexpr auto residual = &Kernels::residual_f64;
+  static constexpr auto moments = &Kernels::moments_f64;
+  static constexpr auto normalize = &Kernels::normalize_f64;
+  static constexpr auto normalize_backward = &Kernels::normalize_backward_f64;
+  static constexpr auto norm_gradient = &Kernels::norm_gradient_f64;
   static constexpr auto perturb = &Kernels::perturb_f64;
 };
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from pathlib import Path
 
@@ -38,57 +37,39 @@ def likelihood(
     fastdiff likelihood                             the digits' test split
     fastdiff likelihood --conditional --probes 4    given the classes, with less noise in the trace
     """
-    import torch
-    from tqdm import tqdm
-
+    from ..data import open_data
+    from ..evaluation.nll import nll
     from ..files import check_writable, write_atomically
-    from ..likelihood import log_likelihood
-    from ..models import MODELS, load_model
-    from ..models.digits.data import GREY_LEVELS, load_digits
-    from ..noise import keys
+    from ..models import load_model
     from ..ode import ODESolver
 
     place = working_device(device)
     net = load_model(model, weights, place)
     if json_path is not None:
         check_writable(json_path)
-    images, labels = load_digits(split)
-    count = len(images) if count is None else count
-    expect_range("-n", count, 1, len(images))
+    data = open_data(f"digits:{split}")
+    count = len(data) if count is None else count
+    expect_range("-n", count, 1, len(data))
     expect_range("--batch", batch, 1, 1_000_000)
-    solver = ODESolver(rtol=tol, atol=tol)
-    parts = []
     started = time.perf_counter()
-    with tqdm(total=count, desc="likelihood", unit="image") as bar:
-        for first in range(0, count, batch):
-            chosen = slice(first, min(first + batch, count))
-            x0 = images[chosen].to(place)
-            one_hot = torch.nn.functional.one_hot(labels[chosen], MODELS[model].classes).to(place, torch.float32)
-            parts.append(
-                log_likelihood(
-                    net, x0, seeds=keys(seed, len(x0), first=first, device=place), solver=solver, probes=probes, exact=exact, eps=eps,
-                    data_range=(-1.0, 1.0), bits=math.log2(GREY_LEVELS), dequantization="uniform",
-                    class_labels=one_hot if conditional else None,
-                )
-            )  # fmt: skip
-            bar.update(len(x0))
-            bar.set_postfix(nfe=f"{parts[-1].nfe.float().mean():.0f}")
+    result = nll(
+        net, data, model=model, count=count, conditional=conditional, seed=seed, batch=batch, solver=ODESolver(rtol=tol, atol=tol),
+        probes=probes, exact=exact, eps=eps, device=place,
+    )  # fmt: skip
+    if result is None:
+        return
     elapsed = time.perf_counter() - started
-    bits = torch.cat([part.bits_per_dim for part in parts]).cpu()
-    nats = torch.cat([part.log_prob for part in parts]).cpu()
-    nfe = torch.cat([part.nfe for part in parts]).double().cpu()
-    error = bits.std().item() / math.sqrt(count) if count > 1 else None
-    what = "log p(x | y)" if conditional else "log p(x)"
     trace = "exact trace" if exact else f"{probes} probe{'s' * (probes > 1)}"
-    spread = "" if error is None else f" +- {error:.4f}"
-    click.echo(f"{bits.mean():.4f}{spread} bits/dim   ({what}, {count} images of the {split} split, {trace}; +- over images)")
+    spread = "" if result.standard_error is None else f" +- {result.standard_error:.4f}"
+    click.echo(f"{result.mean:.4f}{spread} bits/dim   ({result.what}, {count} images of the {split} split, {trace}; +- over images)")
     if probes > 1 and not exact:
-        of_probes = torch.cat([part.bits_per_dim_error for part in parts]).mean()
-        click.echo(f"an image's own standard error over its {probes} probes: {of_probes:.4f} bits/dim")
+        click.echo(f"an image's own standard error over its {probes} probes: {result.probe_error.mean():.4f} bits/dim")
+    nfe = result.nfe
     click.echo(
-        f"{nats.mean():.2f} nats an image; {nfe.mean():.0f} network calls an image ({nfe.min():.0f} to {nfe.max():.0f}); {elapsed:.1f} s"
+        f"{result.nats.mean():.2f} nats an image; {nfe.mean():.0f} network calls an image ({nfe.min():.0f} to {nfe.max():.0f}); {elapsed:.1f} s"
     )
     if json_path is not None:
-        numbers = {"bits_per_dim": bits.mean().item(), "standard_error": error, "nfe": nfe.mean().item(), "of_images": bits.tolist()}
+        numbers = {"bits_per_dim": result.mean, "standard_error": result.standard_error, "nfe": nfe.mean().item()}
+        numbers["of_images"] = result.bits.tolist()
         write_atomically(json_path, lambda file: file.write((json.dumps(numbers, indent=1) + "\n").encode()))
         click.echo(f"wrote {json_path}")

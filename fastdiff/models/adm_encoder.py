@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from ..schedules import VP
 from .layers import frequencies, waves
 
 
@@ -190,6 +191,18 @@ class ADMEncoder(nn.Module):
             return h
         logits = self.out(h)
         return logits.sigmoid() if sigmoid else logits
+
+    def classify(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """[B, out_channels] logits of unscaled samples x = x0 + sigma*z; sigma [B] or a scalar, both in data units."""
+        state, t = vp_state(x, sigma, self.freqs.dtype)
+        return self(state, t)
+
+
+def vp_state(x: Tensor, sigma: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The state and the time of the VP SDE (beta from 0.1 to 20) that an unscaled sample at sigma stands for: x/sqrt(1 + sigma^2), t(sigma)."""
+    sigma = sigma.expand(len(x))
+    mean = (1 + sigma**2).rsqrt().reshape(-1, *[1] * (x.dim() - 1))
+    return (mean * x).to(dtype), VP().time(sigma).to(dtype)
 
 
 class Downsample(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..guidance import Guidance, vp_time_window
 from ..schedules import VP
-from .adm_encoder import ADMEncoder
+from .adm_encoder import ADMEncoder, vp_state
 
 #: Probabilities are kept this far from 0 and 1.
 MARGIN = 1e-5
@@ -56,11 +56,8 @@ class Discriminator(nn.Module):
 
     def log_ratio(self, x: Tensor, sigma: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """[B] ln r of unscaled samples x = x0 + sigma*z, within +-11.5; sigma [B], both in data units."""
-        sigma = sigma.expand(len(x))
-        mean = (1 + sigma**2).rsqrt().reshape(-1, *[1] * (x.dim() - 1))
-        weight = next(self.head.parameters()).dtype
-        logits = self((mean * x).to(weight), VP().time(sigma).to(weight), class_labels)
-        return logits.clamp(-_LIMIT, _LIMIT)
+        state, t = vp_state(x, sigma, self.head.freqs.dtype)
+        return self(state, t, class_labels).clamp(-_LIMIT, _LIMIT)
 
 
 def cosine_time(t: Tensor, offset: float = 0.008) -> Tensor:

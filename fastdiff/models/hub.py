@@ -9,8 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .adm_encoder import ADMEncoder
 from .digits.classifier import build_classifier as build_digits_classifier
+from .digits.network import EXTRACTOR, HEAD
 from .digits.network import build as build_digits
+from .discriminator import Discriminator
 
 HERE = Path(__file__).parent
 
@@ -54,12 +57,31 @@ MODELS: dict[str, Model] = {
         "digits", build_digits, HERE / "digits" / "digits.safetensors", (1, 8, 8), 10,
         "EDM on scikit-learn's 8x8 handwritten digits, class-conditional, 0.75 M parameters",
     ),
+    "digits-perturbed": Model(
+        "digits-perturbed", build_digits, HERE / "digits" / "perturbed.safetensors", (1, 8, 8), 10,
+        "the digits model trained on with input perturbation 0.1, for the study of exposure bias",
+    ),
 }  # fmt: skip
 
 CLASSIFIERS: dict[str, Classifier] = {
     "digits": Classifier(
         "digits", build_digits_classifier, HERE / "digits" / "classifier.safetensors", 10,
         "scikit-learn's 8x8 handwritten digits at every noise level, 0.03 M parameters",
+    ),
+}  # fmt: skip
+
+
+#: Frozen feature extractors of discriminators, and discriminators, each with the weights it is shipped with.
+EXTRACTORS: dict[str, Classifier] = {
+    "digits": Classifier(
+        "digits", lambda: ADMEncoder(**EXTRACTOR), HERE / "digits" / "extractor.safetensors", 10,
+        "ADM encoder, a classifier of noisy digits, 0.3 M parameters",
+    ),
+}  # fmt: skip
+DISCRIMINATORS: dict[str, Classifier] = {
+    "digits": Classifier(
+        "digits", lambda: Discriminator(EXTRACTOR, HEAD), HERE / "digits" / "discriminator.safetensors", 10,
+        "data against samples of the digits model, at every noise level, given the class",
     ),
 }  # fmt: skip
 
@@ -81,6 +103,16 @@ def load_classifier(name: str, weights: Path | str | None = None, device: torch.
         ValueError, OSError: as load_model.
     """
     return _load("classifier", CLASSIFIERS, name, weights, device)
+
+
+def load_extractor(name: str, weights: Path | str | None = None, device: torch.device | str = "cpu") -> nn.Module:
+    """A frozen ADMEncoder in evaluation mode, for a discriminator. Raises as load_model."""
+    return _load("extractor", EXTRACTORS, name, weights, device)
+
+
+def load_discriminator(name: str, weights: Path | str | None = None, device: torch.device | str = "cpu") -> Discriminator:
+    """A Discriminator in evaluation mode, for `discriminator_guidance`. Raises as load_model."""
+    return _load("discriminator", DISCRIMINATORS, name, weights, device)  # type: ignore[return-value]
 
 
 def _load(

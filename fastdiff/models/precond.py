@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..parametrizations import Parametrization
+from ..schedules import N
 from .dhariwal_unet import DhariwalUNet
 from .song_unet import SongUNet
 
@@ -83,6 +86,35 @@ class Precond(nn.Module):
     def round_sigma(self, sigma) -> Tensor:
         """The noise level nearest to sigma that the network was trained for: here, sigma itself."""
         return torch.as_tensor(sigma)
+
+    @property
+    def parametrization(self) -> Preconditioned:
+        """What `raw` returns: with it, samplers and losses do the preconditioning in their own kernels."""
+        return Preconditioned(
+            self.sigma_min, self.sigma_max, lambda sigma: float(self.round_sigma(torch.tensor(sigma, dtype=torch.float64))), net=self
+        )
+
+
+@dataclass(frozen=True)
+class Preconditioned(Parametrization):
+    """The raw network under a preconditioned one."""
+
+    net: Precond = field(kw_only=True)
+
+    def _at(self, sigma: N) -> Coefficients:
+        if isinstance(sigma, Tensor):
+            return self.net.coefficients(sigma)
+        return Coefficients(*(float(v) for v in self.net.coefficients(torch.tensor(sigma, dtype=torch.float64))))  # type: ignore[arg-type]
+
+    def denoiser(self, sigma: N) -> tuple[N, N]:
+        c = self._at(sigma)
+        return c.c_skip, c.c_out  # type: ignore[return-value]
+
+    def c_in(self, sigma: N) -> N:
+        return self._at(sigma).c_in  # type: ignore[return-value]
+
+    def label(self, sigma: N) -> N:
+        return self._at(sigma).c_noise  # type: ignore[return-value]
 
 
 class EDMPrecond(Precond):

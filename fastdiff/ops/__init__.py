@@ -2,6 +2,8 @@
 
 from ._table import OPS, Op, has_kernel
 from .coef import COLUMNS, coef_row
+from .denoising_loss import denoising_loss
+from .group_norm_silu import group_norm_silu, group_norm_silu_backward
 from .langevin_row import langevin_row
 from .noise import normal, rademacher, uniform
 from .normal_sum import normal_sum
@@ -17,6 +19,9 @@ __all__ = [
     "Op",
     "SamplerStep",
     "coef_row",
+    "denoising_loss",
+    "group_norm_silu",
+    "group_norm_silu_backward",
     "has_kernel",
     "langevin_row",
     "normal",

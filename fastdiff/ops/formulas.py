@@ -38,3 +38,8 @@ def advanced(c_x, x, c_D, D, c_g, G, c_h1, H1, c_h2, H2, c_h3, H3, c_n, z):
 def blended(y, mask, target):
     """y outside the mask, the target inside it: (1 - m)*y + m*target."""
     return y + mask * (target - y)
+
+
+def residual(b, F, p, x0, q, z):
+    """What a loss squares: b*F + p*x0 + q*z."""
+    return b * F + p * x0 + q * z

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -112,7 +112,7 @@ class Study:
         compute: called as compute(seed, quick); returns the numbers, and what `draw` needs beside them.
         finding: the numbers in one sentence, the title of the picture.
         draw: called as draw(figure, numbers, rest).
-        size: of the picture in inches.
+        size: of the picture in inches; one_thread: whether it computes on one.
     """
 
     name: str
@@ -122,6 +122,7 @@ class Study:
     finding: Callable[[Numbers], str]
     draw: Callable[[Figure, Numbers, Any], None]
     size: tuple[float, float] = (11.0, 4.2)
+    one_thread: bool = True
 
     def run(self, out: Path, seed: int = 0, quick: bool = False) -> Numbers:
         """Compute the study, write OUT.png and OUT.json (each whole or not at all), and return the numbers.
@@ -138,7 +139,7 @@ class Study:
         png, data = (out.with_name(f"{out.name}.{ending}") for ending in ("png", "json"))
         for path in (png, data):
             check_writable(path)
-        with one_thread():
+        with one_thread() if self.one_thread else nullcontext():
             numbers, rest = self.compute(seed, quick)
         with picture(self.size) as figure:
             figure.suptitle(self.finding(numbers), x=0.01, ha="left", fontweight="bold")

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .noise import Seeds, Stream, keys
-from .ops import normal
-from .ops._shapes import sum_per_sample
-from .parametrizations import Parametrization, parametrization_of
-from .sdes import SDE, process_of
+from ..noise import Seeds, Stream, keys
+from ..ops import normal, rademacher
+from ..ops._shapes import sum_per_sample
+from ..parametrizations import Parametrization, parametrization_of
+from ..sdes import SDE, process_of
 
 
 def score_matching_loss(
@@ -58,3 +58,42 @@ def score_matching_loss(
     total = sum_per_sample((scaled_score + z).square())
     loss = total / x0[0].numel() if reduce_mean else 0.5 * total
     return loss * (sde.diffusion(times) / std).square().to(x0.dtype) if likelihood_weighting else loss
+
+
+def implicit_score_matching_loss(score: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """tr(grad s(x)) + |s(x)|^2/2 of each sample, [B]: score matching without noise, for data of few dimensions.
+
+    Args:
+        score: called as score(x), [B, ...] to [B, ...]; each sample's score must depend on that sample alone.
+        x: [B, ...] data; one vector-Jacobian product for each element of a sample.
+
+    Source: Hyvarinen 2005.
+    """
+    with torch.enable_grad():
+        leaf = x if x.requires_grad else x.detach().requires_grad_()
+        s = score(leaf).flatten(1)
+        trace = 0.5 * s.square().sum(1)
+        for i in range(s.shape[1]):
+            (row,) = torch.autograd.grad(s[:, i].sum(), leaf, create_graph=True)
+            trace = trace + row.flatten(1)[:, i]
+    return trace
+
+
+def sliced_score_matching_loss(score: Callable[[Tensor], Tensor], x: Tensor, key: Tensor, *, draw: int = 0, slices: int = 1) -> Tensor:
+    """v.(grad (v.s(x))) + |s(x)|^2/2 of each sample, [B], averaged over random v: implicit score matching at any dimension.
+
+    Args:
+        score, x: as for `implicit_score_matching_loss`.
+        key: [B] int64 noise keys of the Rademacher v; draw: of the first; slices: how many.
+
+    Source: Song et al. 2019 (arXiv:1905.07088), the variance-reduced form.
+    """
+    with torch.enable_grad():
+        leaf = x if x.requires_grad else x.detach().requires_grad_()
+        s = score(leaf)
+        loss = 0.5 * sum_per_sample(s.square())
+        for i in range(slices):
+            v = rademacher(leaf.detach(), key, draw + i, int(Stream.PROBE))
+            (product,) = torch.autograd.grad((s * v).sum(), leaf, create_graph=True)
+            loss = loss + sum_per_sample(product * v) / slices
+    return loss

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastdiff import VPSDE, Epsilon
-from fastdiff.losses import score_matching_loss
+from fastdiff import VPSDE, Epsilon, keys, randn
+from fastdiff.losses import implicit_score_matching_loss, score_matching_loss, sliced_score_matching_loss
 from tests.samplers.mixture import MixtureScore
 from tests.test_ode import CASES, GOLDEN, SDES, recorded_mixture
 
@@ -53,3 +53,30 @@ def test_errors():
             score_matching_loss(lambda x, label: x, x0, t, **arguments)
     with pytest.raises(ValueError, match=r"t: expected \[2\], got \[1\]"):
         score_matching_loss(lambda x, label: x, x0, t[:1], seeds=0)
+
+
+@pytest.mark.parametrize("loss", ["implicit", "sliced"])
+def test_losses_without_noise_have_their_minimum_at_the_exact_score(loss):
+    key = keys(0, 20_000)
+    x = 2 * randn((20_000, 3), 1, dtype=torch.float64) + 1
+
+    def value(scale: float, shift: float = 0.0) -> float:
+        score = lambda v: -scale * (v - 1 - shift) / 4  # noqa: E731
+        if loss == "implicit":
+            return implicit_score_matching_loss(score, x).mean().item()
+        return sliced_score_matching_loss(score, x, key, slices=2).mean().item()
+
+    exact = value(1.0)
+    assert exact == pytest.approx(-0.5 * 3 / 4, abs=0.02)  # -E|score|^2/2
+    assert exact < min(value(0.8), value(1.2), value(1.0, 0.5))
+
+
+def test_sliced_loss_estimates_the_implicit_one_and_trains():
+    x = randn((64, 4), 0, dtype=torch.float64)
+    weight = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    score = lambda v: torch.tanh(v @ weight)  # noqa: E731
+    exact = implicit_score_matching_loss(score, x).mean()
+    sliced = sliced_score_matching_loss(score, x, keys(0, 64), slices=2000).mean()
+    assert sliced.item() == pytest.approx(exact.item(), abs=0.05)
+    gradients = [torch.autograd.grad(value, weight)[0] for value in (exact, sliced)]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0.05)
