@@ -46,11 +46,9 @@ inline void check(const NormOperands& in) {
         "groups: expected a divisor of " + std::to_string(channels) + ", got " + std::to_string(in.groups));
 }
 
-inline NormOperands norm_operands(Tensor x, Tensor weight, Tensor bias, OptionalTensor scale, OptionalTensor shift,
-    int64_t groups, bool silu) {
-  const auto view = [](OptionalTensor& t) {
-    return t ? std::optional<View>(std::in_place, std::move(*t)) : std::nullopt;
-  };
+inline NormOperands norm_operands(
+    Tensor x, Tensor weight, Tensor bias, OptionalTensor scale, OptionalTensor shift, int64_t groups, bool silu) {
+  const auto view = [](OptionalTensor& t) { return t ? std::optional<View>(std::in_place, std::move(*t)) : std::nullopt; };
   return {View(std::move(x)), View(std::move(weight)), View(std::move(bias)), view(scale), view(shift), groups, silu};
 }
 
@@ -72,9 +70,10 @@ using NormBackwardInto = void(
     const NormOperands& in, const View& grad, const View& mean, const View& rstd, const NormGradients& out);
 
 template <NormInto* kInto>
-std::tuple<Tensor, Tensor, Tensor> group_norm_silu(Tensor x, Tensor weight, Tensor bias, int64_t groups, double eps,
-    OptionalTensor scale, OptionalTensor shift, bool silu) {
-  const auto in = norm_operands(std::move(x), std::move(weight), std::move(bias), std::move(scale), std::move(shift), groups, silu);
+std::tuple<Tensor, Tensor, Tensor> group_norm_silu(
+    Tensor x, Tensor weight, Tensor bias, int64_t groups, double eps, OptionalTensor scale, OptionalTensor shift, bool silu) {
+  const auto in =
+      norm_operands(std::move(x), std::move(weight), std::move(bias), std::move(scale), std::move(shift), groups, silu);
   check(in);
   check_eps(eps);
   const NormOutputs out{View(new_like(in.x)), new_float64(in.x, groups), new_float64(in.x, groups)};
@@ -85,7 +84,8 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu(Tensor x, Tensor weight, Tens
 template <NormInto* kInto>
 void group_norm_silu_out(Tensor x, Tensor weight, Tensor bias, int64_t groups, double eps, OptionalTensor scale,
     OptionalTensor shift, bool silu, Tensor out, Tensor mean, Tensor rstd) {
-  const auto in = norm_operands(std::move(x), std::move(weight), std::move(bias), std::move(scale), std::move(shift), groups, silu);
+  const auto in =
+      norm_operands(std::move(x), std::move(weight), std::move(bias), std::move(scale), std::move(shift), groups, silu);
   check(in);
   const View y(std::move(out)), means(std::move(mean)), rstds(std::move(rstd));
   check_like("out", y, in.x);
@@ -109,7 +109,8 @@ inline void check_backward(const NormOperands& in, const View& grad, const View&
 template <NormBackwardInto* kInto>
 std::tuple<Tensor, Tensor, Tensor> group_norm_silu_backward(Tensor x, Tensor grad, Tensor weight, Tensor bias, Tensor mean,
     Tensor rstd, int64_t groups, OptionalTensor scale, OptionalTensor shift, bool silu) {
-  const auto in = norm_operands(std::move(x), std::move(weight), std::move(bias), std::move(scale), std::move(shift), groups, silu);
+  const auto in =
+      norm_operands(std::move(x), std::move(weight), std::move(bias), std::move(scale), std::move(shift), groups, silu);
   const View gradient(std::move(grad)), means(std::move(mean)), rstds(std::move(rstd));
   check_backward(in, gradient, means, rstds);
   const NormGradients out{View(new_like(in.x)), new_float64(in.x, in.channels()), new_float64(in.x, in.channels())};
@@ -120,7 +121,8 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu_backward(Tensor x, Tensor gra
 template <NormBackwardInto* kInto>
 void group_norm_silu_backward_out(Tensor x, Tensor grad, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, int64_t groups,
     OptionalTensor scale, OptionalTensor shift, bool silu, Tensor out, Tensor dot, Tensor total) {
-  const auto in = norm_operands(std::move(x), std::move(weight), std::move(bias), std::move(scale), std::move(shift), groups, silu);
+  const auto in =
+      norm_operands(std::move(x), std::move(weight), std::move(bias), std::move(scale), std::move(shift), groups, silu);
   const View gradient(std::move(grad)), means(std::move(mean)), rstds(std::move(rstd));
   const View grad_x(std::move(out)), dots(std::move(dot)), totals(std::move(total));
   check(in);

@@ -11,14 +11,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .commands._options import working_device
+from .distributed import world
 from .eager import edm_sampler
 from .files import check_writable
 from .guidance import ClassifierFree, classifier_guidance
-from .images import save_grid, save_npz, to_uint8
+from .images import save_grid, save_npz, save_scatter, to_uint8
 from .loop import run
-from .models import CLASSIFIERS, MODELS, load_classifier, load_model
+from .models import CLASSIFIERS, discriminator_guidance, load_classifier
 from .noise import keys, randn
-from .parametrizations import Denoiser
+from .opening import open_discriminator, open_model
 from .samplers import EDMSampler
 
 #: More than this is a slip of the hand.
@@ -60,10 +61,10 @@ class TimedNetwork:
 
 def generate(
     *, model: str, weights: Path | None, count: int, seed: int, out: Path, npz: Path | None, class_index: int | None,
-    label: int | None, guidance_scale: float, steps: int, s_churn: float, eps_scale: float, cfg: float, batch: int,
-    device: str | None, compare: bool,
+    label: int | None, guidance_scale: float, discriminator: str | None, dg_weight: float, own: bool, steps: int, s_churn: float,
+    eps_scale: float, cfg: float, batch: int, device: str | None, compare: bool,
 ) -> None:  # fmt: skip
-    """Generate `count` samples, write them, and print the times."""
+    """Generate `count` samples, write them, and print the times; under torchrun on all its processes."""
     for name, value in (("-n", count), ("--batch", batch)):
         if not 1 <= value <= MOST_SAMPLES:
             raise ValueError(f"{name}: expected an integer from 1 to {MOST_SAMPLES}, got {value}")
@@ -71,9 +72,10 @@ def generate(
         raise ValueError(f"--steps: expected an integer >= 2, got {steps}")
     for path in filter(None, (out, npz)):
         check_writable(path)
-    place = working_device(device)
-    net = TimedNetwork(load_model(model, weights, place), place)
-    described = MODELS[model]
+    among = world(device)
+    place = working_device(str(among.device))
+    described = open_model(model, weights, place)
+    net = TimedNetwork(described.net, place)
     if class_index is not None and not 0 <= class_index < described.classes:
         raise ValueError(f"--class: expected 0 .. {described.classes - 1}, got {class_index}")
     if label is not None and (class_index is not None or cfg != 1):
@@ -82,35 +84,54 @@ def generate(
         raise ValueError(f"--label: expected 0 .. {CLASSIFIERS[model].classes - 1 if model in CLASSIFIERS else 'none'}, got {label}")
     if label is not None:
         class_index = label
-    labels = torch.arange(count) % described.classes if class_index is None else torch.full((count,), class_index)
-    one_hot = torch.nn.functional.one_hot(labels, described.classes).to(place, torch.float32)
+    if discriminator is not None and label is not None:
+        raise ValueError("--discriminator: expected none beside --label, got one")
+    labels = torch.arange(count) % max(described.classes, 1) if class_index is None else torch.full((count,), class_index)
+    one_hot = torch.nn.functional.one_hot(labels, described.classes).to(place, torch.float32) if described.classes else None
+    # Whole batches go to each process: which samples are made together changes nothing, and neither does how many processes there are.
+    starts = [first for k, first in enumerate(range(0, count, batch)) if k in among.share(-(-count // batch))]
+    own_count = sum(min(batch, count - first) for first in starts)
 
-    plan = EDMSampler(steps=steps, S_churn=s_churn, eps_scale=eps_scale).plan(Denoiser.of(net.net))
+    sampler = described.sampler if own else EDMSampler(steps=steps, S_churn=s_churn)
+    plan = sampler.plan(described.parametrization)
     free = ClassifierFree(cfg) if cfg != 1 else None
     classifier = None if label is None else load_classifier(model, device=place)
-    images = []
+    teller = None if discriminator is None else discriminator_guidance(open_discriminator(discriminator, place), dg_weight)
+    size = min(count, batch)
+    with torch.no_grad():  # warm up
+        labelled = {} if one_hot is None else {"class_labels": one_hot[:size]}
+        net.net(torch.zeros(size, *described.shape, device=place), torch.ones(size, device=place), **labelled)
+    images = [torch.empty(0, *described.shape)]
     calls = len(plan) * (2 if free else 1)
-    net.net(torch.zeros(min(count, batch), *described.shape, device=place), torch.ones(1, device=place), one_hot[:batch])  # warm up
-    with tqdm(total=count * calls, desc="sampling", unit="call", unit_scale=True) as bar:
+    with tqdm(total=own_count * calls, desc="sampling", unit="call", unit_scale=True, disable=not among.is_main) as bar:
         net.on_call = bar.update
         started = time.perf_counter()
-        for first in range(0, count, batch):
+        for first in starts:
             key = keys(seed, min(batch, count - first), first=first, device=place)
             latents = randn((len(key), *described.shape), key, device=place)
-            condition = {"class_labels": None if label is not None else one_hot[first : first + batch]}
+            condition = {} if one_hot is None else {"class_labels": None if label is not None else one_hot[first : first + batch]}
             chosen = labels[first : first + batch].to(place)
-            guidance = None if classifier is None else classifier_guidance(classifier, chosen, guidance_scale)
-            images.append(run(plan, net, latents, key=key, guidance=guidance, cfg=free, condition=condition, progress=False))
-        samples = torch.cat(images).cpu()
+            guidance = teller if classifier is None else classifier_guidance(classifier, chosen, guidance_scale)
+            drawn = run(
+                plan, net, latents, key=key, guidance=guidance, cfg=free, eps_scale=eps_scale, condition=condition, progress=False
+            )
+            images.append(drawn.cpu())
+        gathered = among.gather(torch.cat(images))
         total = time.perf_counter() - started
     net.on_call = lambda samples: None
     share = 1 - net.seconds() / total
-    save_grid(samples, out, columns=described.classes if class_index is None and described.classes and count >= described.classes else None)
+    if gathered is None:
+        return
+    samples = gathered
+    if samples.dim() == 2:
+        save_scatter(samples, out)
+    else:
+        save_grid(samples, out, columns=described.classes if class_index is None and 0 < described.classes <= count else None)
     if npz is not None:
-        save_npz(npz, images=to_uint8(samples), labels=labels.numpy())
-    whose = "sampler's" if classifier is None else "sampler's and guidance's"
+        save_npz(npz, images=samples.numpy() if samples.dim() == 2 else to_uint8(samples), labels=labels.numpy())
+    whose = "sampler's" if classifier is None and teller is None else "sampler's and guidance's"
     print(f"fastdiff  {count / total:8.1f} images/s   {whose} share {share:6.2%}   ({calls} network calls, {total:.2f} s)")
-    if compare and label is None:
+    if compare and label is None and teller is None and not own and one_hot is not None and among.size == 1:
         _compare(net, described.shape, one_hot, min(count, batch), place, steps, s_churn, eps_scale, cfg)
     print(f"wrote {out}" + (f" and {npz}" if npz else ""))
 

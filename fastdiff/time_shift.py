@@ -6,7 +6,8 @@ asked at the level next to that, within a window around the schedule's:
 
     sigma' = sqrt(var(x) - v),  within [sigma/w, sigma*w];    eps = eps(x, sigma'),  D = x - sigma*eps
 
-The step itself keeps the schedule's level, as in the original.
+The step itself keeps the schedule's level, as in the original. The variance is an estimate from one sample: with n elements it scatters
+by sqrt(2/n), so small images say little about their own level.
 """
 
 from __future__ import annotations

@@ -178,8 +178,8 @@ def group_norm_silu(
             norm_kernel[(layout.batch * groups,)](
                 y, *statistics, arranged(x, layout), *_dense(weight, bias, scale, shift), eps, *sizes, SILU=silu, **compiled
             )
-    images = (t if given is None else given.copy_(t) for t, given in zip(statistics, (mean, rstd), strict=True))
-    return finish(y, x, out), *images
+    first, second = (t if given is None else given.copy_(t) for t, given in zip(statistics, (mean, rstd), strict=True))
+    return finish(y, x, out), first, second
 
 
 def group_norm_silu_backward(
@@ -206,5 +206,5 @@ def group_norm_silu_backward(
                 grad_x, *sums, arranged(x, layout), arranged(grad, layout), *_dense(weight, bias, scale, shift, mean, rstd), *sizes,
                 SILU=silu, **compiled,
             )  # fmt: skip
-    images = (t if given is None else given.copy_(t) for t, given in zip(sums, (dot, total), strict=True))
-    return finish(grad_x, x, out), *images
+    first, second = (t if given is None else given.copy_(t) for t, given in zip(sums, (dot, total), strict=True))
+    return finish(grad_x, x, out), first, second

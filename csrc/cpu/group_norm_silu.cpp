@@ -117,7 +117,8 @@ struct Line {
 };
 
 template <class T>
-void run(const NormOperands& in, const Layout& layout, const Input& x, double eps, const Sink& y, double* means, double* rstds) {
+void run(
+    const NormOperands& in, const Layout& layout, const Input& x, double eps, const Sink& y, double* means, double* rstds) {
   using K = Typed<T>;
   const Kernels& k = kernels();
   const Affine affine(in);
@@ -175,7 +176,8 @@ struct Sums {
 };
 
 template <class T>
-void run_backward(const NormOperands& in, const Layout& layout, const Input& x, const Input& g, const Sums& of, const Sink& dx) {
+void run_backward(
+    const NormOperands& in, const Layout& layout, const Input& x, const Input& g, const Sums& of, const Sink& dx) {
   using K = Typed<T>;
   const Kernels& k = kernels();
   const Affine affine(in);

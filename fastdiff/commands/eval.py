@@ -23,16 +23,21 @@ from ._options import DEVICE, MODEL, SEED, WEIGHTS
 @click.option("--stats-out", type=click.Path(path_type=Path), help="Write the statistics of --data here, as EDM's .npz.")
 @click.option("--features", default="digits", show_default=True, help="digits, or inception:FILE with FID's weights, .pth or .safetensors.")
 @click.option("--steps", type=int, default=18, show_default=True, help="Steps of EDM's sampler.")
-@click.option("--solver", type=click.Choice(["heun", "euler"]), default="heun", show_default=True, help="2*steps - 1 network calls, or steps.")
+@click.option(
+    "--solver", type=click.Choice(["heun", "euler"]), default="heun", show_default=True, help="2*steps - 1 network calls, or steps."
+)
 @click.option("--s-churn", type=float, default=0.0, show_default=True, help="EDM's S_churn: noise added while sampling.")
 @click.option("--eps-scale", type=float, default=1.0, show_default=True, help="Epsilon scaling: the predicted noise is divided by this.")
 @click.option("--cfg", type=float, default=1.0, show_default=True, help="Weight of classifier-free guidance; 1 is none.")
 @click.option("--unconditional", is_flag=True, help="Without class labels; default: random ones, of the seed.")
 @click.option("--nll", "with_nll", is_flag=True, help="Also a table of bits per dimension of the data's splits.")
 @click.option("--nll-count", type=click.IntRange(min=1), default=128, show_default=True, help="Images of each split in that table.")
+@click.option("--nll-tol", type=float, default=1e-4, show_default=True, help="rtol and atol of its ODE solver.")
 @click.option("--batch", type=int, default=256, show_default=True, help="Images at a time.")
 @DEVICE
-@click.option("--out", type=click.Path(path_type=Path), default=Path("eval.json"), show_default=True, help="The record; its PNG lies beside.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("eval.json"), show_default=True, help="The record; its PNG lies beside."
+)
 def evaluate(**options: Any) -> None:
     """Say how good a model's samples are, or those in FILES, of which each is a block.
 

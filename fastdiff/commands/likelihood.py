@@ -65,11 +65,12 @@ def likelihood(
     if probes > 1 and not exact:
         click.echo(f"an image's own standard error over its {probes} probes: {result.probe_error.mean():.4f} bits/dim")
     nfe = result.nfe
-    click.echo(
-        f"{result.nats.mean():.2f} nats an image; {nfe.mean():.0f} network calls an image ({nfe.min():.0f} to {nfe.max():.0f}); {elapsed:.1f} s"
-    )
+    calls = f"{nfe.mean():.0f} network calls an image ({nfe.min():.0f} to {nfe.max():.0f})"
+    click.echo(f"{result.nats.mean():.2f} nats an image; {calls}; {elapsed:.1f} s")
     if json_path is not None:
-        numbers = {"bits_per_dim": result.mean, "standard_error": result.standard_error, "nfe": nfe.mean().item()}
-        numbers["of_images"] = result.bits.tolist()
+        numbers = {
+            "bits_per_dim": result.mean, "standard_error": result.standard_error, "nfe": nfe.mean().item(),
+            "of_images": result.bits.tolist(),
+        }  # fmt: skip
         write_atomically(json_path, lambda file: file.write((json.dumps(numbers, indent=1) + "\n").encode()))
         click.echo(f"wrote {json_path}")

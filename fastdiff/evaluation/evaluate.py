@@ -61,7 +61,7 @@ class Block:
 
     first: int
     last: int
-    values: dict[str, float | None]
+    values: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Evaluation:
         """For each metric its mean, min, max, spread (max - min) and std (None with one block) over the blocks."""
         table: dict[str, dict[str, float | None]] = {}
         for name in self.blocks[0].values:
-            values = [v for block in self.blocks if (v := block.values[name]) is not None]
-            if values and not name.endswith("_std"):
+            if not name.endswith("_std"):
+                values = [block.values[name] for block in self.blocks]
                 std = stdlib.stdev(values) if len(values) > 1 else None
                 low, high = min(values), max(values)
                 table[name] = {"mean": stdlib.fmean(values), "min": low, "max": high, "spread": high - low, "std": std}
@@ -268,10 +268,10 @@ def _batches(first: int, count: int, batch: int, among: World, progress: bool, t
 
 def _values(
     metrics: Sequence[str], statistics: Statistics, features: Tensor | None, logits: Tensor | None, reference: Reference,
-    device: torch.device, seed: int,
-) -> dict[str, float | None]:  # fmt: skip
+    device: torch.device | str, seed: int,
+) -> dict[str, float]:  # fmt: skip
     """The metrics of one block."""
-    values: dict[str, float | None] = {}
+    values: dict[str, float] = {}
     for name in metrics:
         found: tuple[float | None, ...]
         if name == "fid":
@@ -284,7 +284,7 @@ def _values(
             assert reference.features is not None
             compare = kernel_distance(features.to(device), reference.features.to(device), seed=seed) if name == "kid" else None
             found = compare or precision_recall(features.to(device), reference.features.to(device))
-        values |= dict(zip(METRICS[name], found, strict=True))
-    if any(value is not None and not math.isfinite(value) for value in values.values()):
+        values |= {key: value for key, value in zip(METRICS[name], found, strict=True) if value is not None}
+    if not all(math.isfinite(value) for value in values.values()):
         raise ValueError(f"metrics: expected finite values, got {values}")
     return values

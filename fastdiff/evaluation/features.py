@@ -33,7 +33,7 @@ class FeatureExtractor:
     dim: int
     read: Callable[[Tensor], tuple[Tensor, Tensor | None]]
     classes: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

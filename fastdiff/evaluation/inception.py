@@ -211,7 +211,7 @@ def load_inception(path: Path | str) -> InceptionV3:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"inception: no such file: {path}; expected a local copy of pt_inception-2015-12-05-6726825d.pth (pytorch-fid, torch-fidelity), "
+            f"inception: no such file: {path}; expected a local copy of pt_inception-2015-12-05-6726825d.pth (pytorch-fid), "
             "or the same as safetensors"
         )
     net = InceptionV3()

@@ -128,7 +128,7 @@ def _quiet(seed: int) -> Iterator[None]:
     """torchmetrics draws from the global generator, and warns of the memory that it needs."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
 
 

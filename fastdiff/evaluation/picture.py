@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,14 +28,14 @@ class Panel(NamedTuple):
     title: str
     better: str
     series: dict[str, str]
-    limits: tuple[float, float] | None = None
+    most: float | None = None
 
 
 PANELS = (
     Panel("Fréchet distance", "lower is better", {"fid": BLUE}),
     Panel("Inception score", "higher is better", {"is": GREEN}),
     Panel("Kernel distance", "nearer to 0 is better", {"kid": PURPLE}),
-    Panel("Precision and recall", "higher is better", {"precision": ORANGE, "recall": RED}, (0.0, 1.03)),
+    Panel("Precision and recall", "higher is better", {"precision": ORANGE, "recall": RED}, 1.0),
 )
 
 
@@ -49,10 +50,12 @@ def draw(path: Path, title: str, details: str, evaluation: Evaluation | None, li
     count = len(panels) + bool(likelihoods)
     rows = 1 if count < 3 else 2
     columns = math.ceil(count / rows)
-    square = 2.5 * rows + 0.3
-    with picture((3.2 * columns + (square if evaluation else 2.0), 2.6 * rows + 0.8)) as figure:
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-        parts: Any = figure.subfigures(1, 2 if evaluation else 1, width_ratios=(3.2 * columns, square) if evaluation else None, squeeze=False)
+    height = 2.6 * rows if rows > 1 else 3.8
+    square, wide = height - 0.4, 6.0 if count == 1 else 3.2 * columns
+    width = wide + (square if evaluation else 1.0)
+    with picture((width, height + 0.8)) as figure:
+        figure.suptitle(textwrap.fill(title, round(9 * width)), x=0.01, ha="left", fontweight="bold")
+        parts: Any = figure.subfigures(1, 2 if evaluation else 1, width_ratios=(wide, square) if evaluation else None, squeeze=False)
         axes = list(parts[0, 0].subplots(rows, columns, squeeze=False).flat)
         for ax, panel in zip(axes, panels, strict=False):
             assert evaluation is not None
@@ -86,8 +89,9 @@ def _blocks(ax: Axes, panel: Panel, evaluation: Evaluation) -> None:
     _title(ax, panel.title if len(labels) > 1 else labels[0], panel.better)
     ax.set_xticks(list(at))
     ax.set(xlim=(0.5, len(at) + 0.5), xlabel="block of seeds" if len(at) > 1 else "block")
-    if panel.limits:
-        ax.set_ylim(*panel.limits)
+    if panel.most is not None:  # the upper half of the axes, for the legend to lie below
+        least = min(summary[name]["min"] or 0.0 for name in panel.series)
+        ax.set_ylim(max(-0.03, least - 1.2 * (panel.most - least) - 0.02), panel.most + 0.02)
     else:
         ax.margins(y=0.25)
     ax.locator_params(axis="y", nbins=5)
@@ -120,6 +124,7 @@ def _samples(ax: Axes, evaluation: Evaluation, details: str) -> None:
     factor = max(1, math.ceil(24 / max(pixels.shape[1:3])))
     tiles = grid(pixels.repeat(factor, 1).repeat(factor, 2), columns=math.ceil(math.sqrt(len(pixels))), gap=2, shade=255)
     ax.imshow(tiles.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    ax.set_axis_off()
+    ax.set(xticks=[], yticks=[], anchor="N")
+    ax.spines[:].set_visible(False)
     ax.set_title(f"The first {len(pixels)} samples", fontweight="bold")
-    ax.text(0, -0.015, details, transform=ax.transAxes, fontsize=9, color=GREY, va="top")
+    ax.set_xlabel(details, fontsize=9, color=GREY, loc="left", linespacing=1.4)

@@ -24,6 +24,7 @@ from ..distributed import World, world
 from ..files import check_writable, write_atomically
 from ..guidance import ClassifierFree
 from ..models import MODELS, load_model
+from ..ode import ODESolver
 from ..parametrizations import Denoiser
 from ..samplers import EDMSampler
 from ..studies._common import require_matplotlib
@@ -57,6 +58,7 @@ class Request:
     unconditional: bool = False
     with_nll: bool = False
     nll_count: int = 128
+    nll_tol: float = 1e-4
     batch: int = 256
     device: str | None = None
     out: Path = Path("eval.json")
@@ -68,7 +70,12 @@ class Request:
             raise ValueError(f"--out: expected the name of the record, such as eval.json, got {self.out}")
         for path in filter(None, (self.out, self.picture, self.stats_out)):
             check_writable(path)
-        for name, value, low in (("-n", self.count, 0), ("--blocks", self.blocks, 1), ("--batch", self.batch, 1), ("--steps", self.steps, 1)):
+        for name, value, low in (
+            ("-n", self.count, 0),
+            ("--blocks", self.blocks, 1),
+            ("--batch", self.batch, 1),
+            ("--steps", self.steps, 1),
+        ):
             expect_range(name, value, low, 10_000_000)
         if self.count == 1:
             raise ValueError("-n: expected 0, or at least 2 samples in a block, got 1")
@@ -183,7 +190,7 @@ def _reference(
 ) -> Reference | None:
     """Statistics from the file if there is one, features from the data; writes --stats-out."""
     given = None if request.reference is None else Statistics.load(request.reference)
-    reads = request.stats_out is not None or bool(metrics) and (given is None or "kid" in metrics or "pr" in metrics)
+    reads = request.stats_out is not None or (bool(metrics) and (given is None or "kid" in metrics or "pr" in metrics))
     if data is None or not reads:
         return None if given is None else Reference(given)
     found = reference_of(data, extractor, batch=request.batch, keep="kid" in metrics or "pr" in metrics, among=among)
@@ -202,7 +209,7 @@ def _likelihoods(net: nn.Module, request: Request, among: World) -> list[NLL]:
             rows.append(
                 nll(
                     net, data, model=request.model, count=min(request.nll_count, len(data)), conditional=conditional, seed=request.seed,
-                    batch=min(request.batch, 128), among=among,
+                    batch=min(request.batch, 128), solver=ODESolver(request.nll_tol, request.nll_tol), among=among,
                 )
             )  # fmt: skip
     return [row for row in rows if row is not None]

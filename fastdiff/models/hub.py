@@ -11,9 +11,10 @@ from torch import nn
 
 from .adm_encoder import ADMEncoder
 from .digits.classifier import build_classifier as build_digits_classifier
-from .digits.network import EXTRACTOR, HEAD
+from .digits.network import EXTRACTOR, HEAD, SMALL
 from .digits.network import build as build_digits
 from .discriminator import Discriminator
+from .precond import EDMPrecond
 
 HERE = Path(__file__).parent
 
@@ -57,9 +58,13 @@ MODELS: dict[str, Model] = {
         "digits", build_digits, HERE / "digits" / "digits.safetensors", (1, 8, 8), 10,
         "EDM on scikit-learn's 8x8 handwritten digits, class-conditional, 0.75 M parameters",
     ),
-    "digits-perturbed": Model(
-        "digits-perturbed", build_digits, HERE / "digits" / "perturbed.safetensors", (1, 8, 8), 10,
-        "the digits model trained on with input perturbation 0.1, for the study of exposure bias",
+    "digits-small": Model(
+        "digits-small", lambda: EDMPrecond(**SMALL), HERE / "digits" / "small.safetensors", (1, 8, 8), 10,
+        "a tenth of it, which makes mistakes, for the studies of exposure bias and guidance",
+    ),
+    "digits-small-perturbed": Model(
+        "digits-small-perturbed", lambda: EDMPrecond(**SMALL), HERE / "digits" / "small_perturbed.safetensors", (1, 8, 8), 10,
+        "the same, trained with input perturbation 0.1",
     ),
 }  # fmt: skip
 
@@ -81,7 +86,7 @@ EXTRACTORS: dict[str, Classifier] = {
 DISCRIMINATORS: dict[str, Classifier] = {
     "digits": Classifier(
         "digits", lambda: Discriminator(EXTRACTOR, HEAD), HERE / "digits" / "discriminator.safetensors", 10,
-        "data against samples of the digits model, at every noise level, given the class",
+        "data against samples of digits-small, at every noise level, given the class",
     ),
 }  # fmt: skip
 

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from ..ops import group_norm_silu
+
+#: Least number of pixels for which group_norm_silu is used.
+FUSED_PIXELS = 256
+
 
 def _initial(shape: Sequence[int], fan_in: int, fan_out: int, mode: str, gain: float) -> nn.Parameter:
     """A parameter drawn with the variance that `mode` prescribes, times `gain`."""
@@ -106,10 +111,21 @@ class GroupNorm(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, silu: bool = False) -> Tensor:
         """The norm of x, then *(1 + scale) + shift ([B, C] each) and SiLU where asked."""
+        if _fused_is_faster(x):
+            return group_norm_silu(x, self.weight, self.bias, self.num_groups, self.eps, scale=scale, shift=shift, silu=silu)
         y = nnf.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
         if scale is not None:
             y = torch.addcmul(shift[:, :, None, None], y, scale[:, :, None, None] + 1)
         return nnf.silu(y) if silu else y
+
+
+def _fused_is_faster(x: Tensor) -> bool:
+    """Where the fused kernel beats PyTorch's in benchmarks/test_networks.py: large contiguous maps on the CPU, outside of torch.compile,
+    which fuses by itself. On GPUs it is not measured yet, and not used."""
+    return (
+        x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 4 and x.shape[2] * x.shape[3] >= FUSED_PIXELS and x.is_contiguous()
+        and not torch.compiler.is_compiling()
+    )  # fmt: skip
 
 
 def frequencies(num_channels: int, max_positions: float = 10000, endpoint: bool = False) -> Tensor:

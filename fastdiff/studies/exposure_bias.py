@@ -38,7 +38,7 @@ COLORS = {
 def compute(seed: int, quick: bool) -> tuple[Numbers, Any]:
     """Mean norms of eps at every call of every method, beside those of training at the same levels."""
     count, batch = (64, 64) if quick else (1000, 250)
-    net, perturbed = load_model("digits"), load_model("digits-perturbed")
+    net, perturbed = load_model("digits-small"), load_model("digits-small-perturbed")
     guidance = discriminator_guidance(load_discriminator("digits"), WEIGHT)
     data = load_digits("train")
     shifted = TimeShift(net, variance_within(data.images), WINDOW)

@@ -45,7 +45,7 @@ def compute(seed: int, quick: bool) -> tuple[Numbers, Any]:
     from ..data import open_data
 
     size = QUICK if quick else FULL
-    net, discriminator, extractor = load_model("digits"), load_discriminator("digits"), digits_features()
+    net, discriminator, extractor = load_model("digits-small"), load_discriminator("digits"), digits_features()
     reference = reference_of(open_data("digits"), extractor, keep=False, progress=False)
 
     def distances(sampler: EDMSampler, weight: float, scale: float, blocks: int, part: Part) -> list[float]:

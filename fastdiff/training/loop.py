@@ -6,6 +6,7 @@ import contextlib
 import math
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,8 @@ class _Run:
         path = self.folder / "network.safetensors"
         if self.world.is_main:
             state = {name: t.contiguous().cpu() for name, t in self.average.net.state_dict().items()}
-            save_network(path, self.config.spec, state, {"images": self.images, "task": self.config.task, "data": self.config.data})
+            about = {"images": self.images, "shape": list(self.source.shape), "config": asdict(self.config)}
+            save_network(path, self.config.spec, state, about)
         return path
 
     def _resume(self) -> None:

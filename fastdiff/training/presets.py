@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..models.digits.network import ARGUMENTS as DIGITS
-from ..models.digits.network import EXTRACTOR, HEAD, SIGMA_DATA
+from ..models.digits.network import EXTRACTOR, HEAD, SIGMA_DATA, SMALL
 from .config import TrainConfig
 
 MILLION = 1_000_000
@@ -93,6 +93,10 @@ PRESETS: dict[str, TrainConfig] = {
         arguments=DIGITS, data="digits", conditional=True, p_mean=-0.8, sigma_data=SIGMA_DATA, images=576_000, batch=64, lr=2e-3,
         betas=[0.9, 0.99], warm_up=11_520, decay="cosine", clip=1.0, ema_half_life=19_200, log_every=6_400, sample_every=64_000,
         save_every=64_000,
+    ),
+    "digits-small": TrainConfig(
+        arguments=SMALL, data="digits", conditional=True, p_mean=-0.8, sigma_data=SIGMA_DATA, images=300_000, batch=64, lr=3e-3,
+        betas=[0.9, 0.99], warm_up=6_400, decay="cosine", clip=1.0, ema_half_life=9_600, log_every=6_400, save_every=64_000,
     ),
     "digits-extractor": TrainConfig(
         task="classify", network="ADMEncoder", arguments=EXTRACTOR, data="digits", levels="uniform-log", images=120_000, batch=128, lr=1e-3,

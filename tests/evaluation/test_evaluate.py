@@ -16,11 +16,27 @@ from PIL import Image
 
 import fastdiff
 from fastdiff.data import open_data
-from fastdiff.evaluation import FeatureExtractor, Reference, Statistics, digits_features, evaluate, evaluate_images, nll, nll_table, reference_of
+from fastdiff.evaluation import (
+    FeatureExtractor,
+    Reference,
+    Statistics,
+    digits_features,
+    evaluate,
+    evaluate_images,
+    nll,
+    nll_table,
+    reference_of,
+)
 from fastdiff.models import load_model
 from tests.test_cli import run
 
 QUICK = fastdiff.EDMSampler(steps=4)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(threads):
+    """Digits are too little work for two."""
+    threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +165,12 @@ def test_errors_name_what_came(data, reference, extractor):
 
 
 def test_nll_does_not_depend_on_the_batch_and_makes_a_table(net, data):
-    loose = fastdiff.ODESolver(1e-2, 1e-2)
-    rows = [nll(net, data, model="digits", count=5, conditional=c, batch=b, solver=loose, progress=False) for c, b in ((False, 5), (True, 2))]
+    loose = fastdiff.ODESolver(0.1, 0.1)
+    rows = [
+        nll(net, data, model="digits", count=5, conditional=c, batch=b, solver=loose, progress=False) for c, b in ((False, 5), (True, 2))
+    ]
     again = nll(net, data, count=5, batch=3, solver=loose, progress=False)
-    np.testing.assert_allclose(rows[0].bits, again.bits, atol=2e-3)
+    np.testing.assert_allclose(rows[0].bits, again.bits, atol=5e-3)
     assert rows[0].standard_error == pytest.approx(rows[0].bits.std().item() / 5**0.5)
     lines = nll_table(rows).splitlines()
     assert len(lines) == 3
@@ -212,7 +230,7 @@ def test_ready_samples_and_likelihoods(tmp_path, capsys):
     record = json.loads((tmp_path / "b.json").read_text())
     assert record["files"] == [str(path) for path in files]
     assert len(record["evaluation"]["blocks"]) == 2
-    code, text, err = run(capsys, "eval", "-n", "0", "--nll", "--nll-count", "2", "--out", str(tmp_path / "c.json"))
+    code, text, err = run(capsys, "eval", "-n", "0", "--nll", "--nll-count", "2", "--nll-tol", "0.1", "--out", str(tmp_path / "c.json"))
     assert code == 0, err
     assert text.count("log p(x | y)") == 2
     assert [row["data"] for row in json.loads((tmp_path / "c.json").read_text())["nll"]] == ["digits:test"] * 2 + ["digits"] * 2

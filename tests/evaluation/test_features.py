@@ -102,6 +102,7 @@ class Evil:
         return (print, ("code in a weights file was run",))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_inception_files_that_are_something_else(weights, tmp_path, capsys):
     path = tmp_path / "a.pth"
     with pytest.raises(FileNotFoundError, match="inception: no such file"):

@@ -13,6 +13,9 @@ ARGUMENTS: dict[str, Any] = {
     "dropout": 0.1, "label_dropout": 0.1,
 }  # fmt: skip
 
+#: A tenth of it: a model that makes mistakes, for studies of what mends them. (The samples of the large one cannot be told from its data.)
+SMALL = ARGUMENTS | {"model_channels": 8}
+
 #: What the extractor and the head of the discriminator share, as in EDM-G++.
 _ENCODER: dict[str, Any] = {
     "num_head_channels": 32, "use_scale_shift_norm": True, "resblock_updown": True, "pool": "attention", "dropout": 0.1,
