@@ -102,7 +102,8 @@ def sample(
 
     generate(
         model=model, weights=weights, count=count, seed=seed, out=out, npz=npz, class_index=class_index, label=label,
-        guidance_scale=guidance_scale, discriminator=discriminator, dg_weight=dg_weight, own=own, steps=steps, s_churn=s_churn, eps_scale=eps_scale, cfg=cfg, batch=batch, device=device,
+        guidance_scale=guidance_scale, discriminator=discriminator, dg_weight=dg_weight, own=own, steps=steps,
+        s_churn=s_churn, eps_scale=eps_scale, cfg=cfg, batch=batch, device=device,
         compare=compare,
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Work shared by the processes that torchrun started; without torchrun there is one, and everything here is free.
 
-    torchrun --nproc-per-node 8 -m fastdiff.cli train cifar10-ddpmpp ...
+torchrun --nproc-per-node 8 -m fastdiff.cli train cifar10-ddpmpp ...
 """
 
 from __future__ import annotations

@@ -112,9 +112,7 @@ def generate(
             condition = {} if one_hot is None else {"class_labels": None if label is not None else one_hot[first : first + batch]}
             chosen = labels[first : first + batch].to(place)
             guidance = teller if classifier is None else classifier_guidance(classifier, chosen, guidance_scale)
-            drawn = run(
-                plan, net, latents, key=key, guidance=guidance, cfg=free, eps_scale=eps_scale, condition=condition, progress=False
-            )
+            drawn = run(plan, net, latents, key=key, guidance=guidance, cfg=free, eps_scale=eps_scale, condition=condition, progress=False)
             images.append(drawn.cpu())
         gathered = among.gather(torch.cat(images))
         total = time.perf_counter() - started

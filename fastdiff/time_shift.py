@@ -1,4 +1,4 @@
-"""Time-shift sampling (Li et al. 2023, arXiv:2305.15583): tell the network the noise level that a sample shows, not the one that it should have.
+"""Time-shift sampling: tell the network the noise level that a sample shows, not the one that it should have.
 
 A sampler's own errors make its states a little noisier (or less) than the schedule says: exposure bias. The variance over a sample's
 elements shows how noisy it is: E var(x) = v + sigma^2 for x = x0 + sigma*z, v the variance within a data sample. The network is
@@ -8,6 +8,8 @@ asked at the level next to that, within a window around the schedule's:
 
 The step itself keeps the schedule's level, as in the original. The variance is an estimate from one sample: with n elements it scatters
 by sqrt(2/n), so small images say little about their own level.
+
+Source: Li et al. 2023 (arXiv:2305.15583).
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def test_one_class_with_classifier_free_guidance_and_epsilon_scaling(tmp_path, c
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "nope"], "model: expected one of digits, got 'nope'"),
+        (["--model", "nope"], "model: expected one of digits, digits-small, digits-small-perturbed, got 'nope'"),
         (["-n", "0"], "-n: expected an integer from 1 to 1000000, got 0"),
         (["-n", "some"], "'some' is not a valid integer"),
         (["--batch", "0"], "--batch: expected an integer from 1"),

@@ -50,7 +50,7 @@ def test_without_the_guidance_few_are(tmp_path, capsys):
         (("sample", "--label", "11"), "--label: expected 0 .. 9, got 11"),
         (("sample", "--label", "3", "--class", "4"), "--label: expected neither --class nor --cfg beside it"),
         (("likelihood", "-n", "0"), "-n: expected an integer from 1 to 359, got 0"),
-        (("likelihood", "--model", "cats"), "model: expected one of digits, got 'cats'"),
+        (("likelihood", "--model", "cats"), "model: expected one of digits, digits-small, digits-small-perturbed, got 'cats'"),
         (("likelihood", "--tol", "0"), "rtol, atol: expected rtol >= 0 and atol > 0"),
         (("inpaint", "--known", "middle"), "Invalid value for '--known'"),
         (("inpaint", "--out", "/nowhere/a.png"), "/nowhere"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import torch
 
-MODEL = click.option("--model", default="digits", show_default=True, help="A name that `fastdiff models` lists.")
+MODEL = click.option("--model", default="digits", show_default=True, help="A name that `fastdiff models` lists, or a checkpoint's path.")
 WEIGHTS = click.option("--weights", type=click.Path(path_type=Path), help="Other weights for that model, a safetensors file.")
 SEED = click.option("--seed", type=int, default=0, show_default=True, help="Everything random depends on this alone.")
 DEVICE = click.option("--device", default=None, help="Where to compute; default: a GPU if there is one.")

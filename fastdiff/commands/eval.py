@@ -28,6 +28,8 @@ from ._options import DEVICE, MODEL, SEED, WEIGHTS
 )
 @click.option("--s-churn", type=float, default=0.0, show_default=True, help="EDM's S_churn: noise added while sampling.")
 @click.option("--eps-scale", type=float, default=1.0, show_default=True, help="Epsilon scaling: the predicted noise is divided by this.")
+@click.option("--discriminator", help="Discriminator guidance: digits (for --model digits-small), or a checkpoint's path.")
+@click.option("--dg-weight", type=float, default=2.0, show_default=True, help="Its weight at predictors.")
 @click.option("--cfg", type=float, default=1.0, show_default=True, help="Weight of classifier-free guidance; 1 is none.")
 @click.option("--unconditional", is_flag=True, help="Without class labels; default: random ones, of the seed.")
 @click.option("--nll", "with_nll", is_flag=True, help="Also a table of bits per dimension of the data's splits.")
@@ -47,6 +49,8 @@ def evaluate(**options: Any) -> None:
     \b
     fastdiff eval                                      3 blocks of 1000 digits, every metric
     fastdiff eval --solver euler --eps-scale 1.005     what epsilon scaling changes
+    fastdiff eval --model digits-small --discriminator digits --dg-weight 1 --eps-scale 1.005
+    fastdiff eval --model runs/ddpm-digits/network     a checkpoint of `fastdiff train` or `fastdiff convert`
     fastdiff eval --metrics fid --nll                  FID, and bits per dimension
     fastdiff eval samples.npz                          what `fastdiff sample --npz` wrote
     fastdiff eval -n 0 --stats-out digits-stats.npz    the statistics to compare with, alone

@@ -38,14 +38,15 @@ def inpaint(
     from ..files import check_writable
     from ..images import save_grid
     from ..known import Known
-    from ..models import load_model
     from ..models.digits.data import load_digits
+    from ..opening import open_model
     from ..samplers import EDMSampler
     from ..sampling import sample
 
     check_writable(out)
     place = working_device(device)
-    net = load_model(model, weights, place)
+    opened = open_model(model, weights, place)
+    net = opened.net
     images = load_digits("test").images
     expect_range("-n", count, 1, len(images))
     expect_range("--completions", completions, 1, 100)
@@ -54,6 +55,7 @@ def inpaint(
     repeated = images.repeat_interleave(completions, 0)
     completed = sample(
         net, repeated.shape, seeds=seed, sampler=EDMSampler(steps=steps, S_churn=s_churn), known=Known(repeated, mask), progress=True,
+        parametrization=opened.parametrization,
         class_labels=None,
     )  # fmt: skip
     shown = torch.where(mask > 0, images, torch.zeros_like(images))

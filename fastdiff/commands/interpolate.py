@@ -32,22 +32,23 @@ def interpolate(
     from ..encoding import decode, encode, slerp, with_temperature
     from ..files import check_writable
     from ..images import save_grid
-    from ..models import load_model
     from ..models.digits.data import load_digits
     from ..ode import ODESolver
+    from ..opening import open_model
 
     check_writable(out)
     expect_range("--steps", steps, 2, 100)
     place = working_device(device)
-    net = load_model(model, weights, place)
+    opened = open_model(model, weights, place)
+    net = opened.net
     images = load_digits("test").images
     expect_range("-n", pairs, 1, len(images) // 2)
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[: 2 * pairs]
     ends = images[chosen].to(place)
     solver = ODESolver(rtol=tol, atol=tol)
-    z = encode(net, ends, solver=solver, progress=True, class_labels=None)
+    z = encode(net, ends, parametrization=opened.parametrization, solver=solver, progress=True, class_labels=None)
     walk = torch.cat([with_temperature(slerp(z[2 * i], z[2 * i + 1], steps), temperature) for i in range(pairs)])
-    decoded = decode(net, walk, solver=solver, progress=True, class_labels=None)
+    decoded = decode(net, walk, parametrization=opened.parametrization, solver=solver, progress=True, class_labels=None)
     if temperature == 1:
         error = (decoded.unflatten(0, (pairs, steps))[:, [0, -1]].flatten(0, 1) - ends).abs().max().item()
         click.echo(f"the ends come back within {error:.1e}")

@@ -40,11 +40,11 @@ def likelihood(
     from ..data import open_data
     from ..evaluation.nll import nll
     from ..files import check_writable, write_atomically
-    from ..models import load_model
     from ..ode import ODESolver
+    from ..opening import open_model
 
     place = working_device(device)
-    net = load_model(model, weights, place)
+    opened = open_model(model, weights, place)
     if json_path is not None:
         check_writable(json_path)
     data = open_data(f"digits:{split}")
@@ -53,7 +53,8 @@ def likelihood(
     expect_range("--batch", batch, 1, 1_000_000)
     started = time.perf_counter()
     result = nll(
-        net, data, model=model, count=count, conditional=conditional, seed=seed, batch=batch, solver=ODESolver(rtol=tol, atol=tol),
+        opened.net, data, parametrization=opened.parametrization, model=model, count=count, conditional=conditional,
+        seed=seed, batch=batch, solver=ODESolver(rtol=tol, atol=tol),
         probes=probes, exact=exact, eps=eps, device=place,
     )  # fmt: skip
     if result is None:

@@ -23,7 +23,9 @@ class _Help(click.Command):
 @click.command(cls=_Help)
 @click.argument("source", metavar="PRESET|CONFIG.toml", required=False)
 @click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="The run directory; default: runs/PRESET. An unfinished run there goes on.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=None, help="The run directory; default: runs/PRESET. An unfinished run there goes on."
+)
 @click.option("--device", default=None, help="cpu or cuda; default: a GPU if there is one.")
 @click.option("--show", is_flag=True, help="Print the whole configuration as JSON, and train nothing.")
 def train(source: str | None, overrides: tuple[str, ...], out: Path | None, device: str | None, show: bool) -> None:

@@ -19,6 +19,7 @@ from ..distributed import World, world
 from ..likelihood import Likelihood, log_likelihood
 from ..noise import keys
 from ..ode import ODESolver
+from ..parametrizations import Parametrization
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -68,14 +69,15 @@ class NLL:
 
 
 def nll(
-    net: Callable[..., Tensor], data: ImageData, *, model: str = "model", count: int | None = None, conditional: bool = False,
+    net: Callable[..., Tensor], data: ImageData, *, parametrization: str | Parametrization = "D", model: str = "model",
+    count: int | None = None, conditional: bool = False,
     seed: int = 0, batch: int = 128, solver: ODESolver | None = None, probes: int = 1, exact: bool = False, eps: float | None = None,
     among: World | None = None, device: torch.device | str | None = None, progress: bool = True,
 ) -> NLL | None:  # fmt: skip
     """Bits per dimension of the first images of a data set.
 
     Args:
-        net: called as net(x, sigma, class_labels=...).
+        net, parametrization: as for `fastdiff.log_likelihood`; the classes are its class_labels.
         data: 8-bit images or others with grey levels; count: how many of them, default all.
         conditional: log p(x | y) with the classes of the data.
         seed: image i has the probes and the dequantization of (seed, i), whatever the batch and the number of processes.
@@ -109,7 +111,8 @@ def nll(
             key = keys(seed, len(index), first=int(index[0]), device=place)
             parts.append(
                 log_likelihood(
-                    net, x0.to(place), seeds=key, solver=solver, probes=probes, exact=exact, eps=eps, data_range=(-1.0, 1.0),
+                    net, x0.to(place), parametrization=parametrization, seeds=key, solver=solver, probes=probes, exact=exact, eps=eps,
+                    data_range=(-1.0, 1.0),
                     bits=math.log2(data.levels), dequantization="uniform", class_labels=one_hot,
                 )
             )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._version import __version__
 from ..commands._options import expect_range, working_device
@@ -23,9 +23,9 @@ from ..data.sources import SPLITS
 from ..distributed import World, world
 from ..files import check_writable, write_atomically
 from ..guidance import ClassifierFree
-from ..models import MODELS, load_model
+from ..models import discriminator_guidance
 from ..ode import ODESolver
-from ..parametrizations import Denoiser
+from ..opening import Opened, open_discriminator, open_model
 from ..samplers import EDMSampler
 from ..studies._common import require_matplotlib
 from .evaluate import METRICS, Draw, Evaluation, Reference, check_metrics, evaluate_images, reference_of, sample_source
@@ -54,6 +54,8 @@ class Request:
     solver: Any = "heun"
     s_churn: float = 0.0
     eps_scale: float = 1.0
+    discriminator: str | None = None
+    dg_weight: float = 2.0
     cfg: float = 1.0
     unconditional: bool = False
     with_nll: bool = False
@@ -110,8 +112,8 @@ def report(request: Request) -> None:
     extractor = open_features(request.features, among.device)
     data = None if request.reference is not None and request.data is None else open_data(request.data or "digits")
     metrics = _metrics(request, data, extractor) if request.compares else []
-    net = None if request.files else load_model(request.model, request.weights, among.device)
-    source, about = _files(request.files) if net is None else _model(net, request)
+    opened = None if request.files else open_model(request.model, request.weights, among.device)
+    source, about = _files(request.files) if opened is None else _model(opened, request)
     reference = _reference(request, data, extractor, metrics, among)
 
     evaluation, likelihoods = None, []
@@ -120,8 +122,8 @@ def report(request: Request) -> None:
             source, reference, extractor, n=about["n"], blocks=about["blocks"], batch=request.batch, metrics=metrics, shown=SHOWN,
             among=among, seed=request.seed,
         )  # fmt: skip
-    if request.with_nll and net is not None:
-        likelihoods = _likelihoods(net, request, among)
+    if request.with_nll and opened is not None:
+        likelihoods = _likelihoods(opened, request, among)
     if not among.is_main:
         return
     title = _title(evaluation, request)
@@ -151,19 +153,23 @@ def _metrics(request: Request, data: ImageData | None, extractor: FeatureExtract
     return wanted
 
 
-def _model(net: nn.Module, request: Request) -> tuple[Draw, dict[str, Any]]:
+def _model(described: Opened, request: Request) -> tuple[Draw, dict[str, Any]]:
     """(a model's samples, what the record says of them)."""
-    described = MODELS[request.model]
     classes = 0 if request.unconditional else described.classes
     if request.cfg != 1 and not classes:
         raise ValueError("--cfg: expected a model with classes, without --unconditional, got none")
     sampler = EDMSampler(steps=request.steps, solver=request.solver, S_churn=request.s_churn, eps_scale=request.eps_scale)
-    plan = sampler.plan(Denoiser.of(net))
+    plan = sampler.plan(described.parametrization)
     free = ClassifierFree(request.cfg) if request.cfg != 1 else None
-    source = sample_source(net, described.shape, seed=request.seed, classes=classes, sampler=plan, cfg=free)
+    guidance = None
+    if request.discriminator is not None:
+        device = next(described.net.parameters()).device
+        guidance = discriminator_guidance(open_discriminator(request.discriminator, device), request.dg_weight)
+    source = sample_source(described.net, described.shape, seed=request.seed, classes=classes, sampler=plan, cfg=free, guidance=guidance)
     about = {
         "model": request.model, "weights": str(request.weights) if request.weights else None, "sampler": plan.name,
         "network_calls": len(plan) * (2 if free else 1), "s_churn": request.s_churn, "eps_scale": request.eps_scale, "cfg": request.cfg,
+        "discriminator": request.discriminator, "dg_weight": request.dg_weight if guidance else None,
         "conditional": bool(classes), "n": request.count, "blocks": request.blocks,
         "seeds": "sample i has the key Philox(seed; i), and the class key mod classes; a block holds the samples first .. last",
     }  # fmt: skip
@@ -200,15 +206,16 @@ def _reference(
     return found if given is None else Reference(given, found.features)
 
 
-def _likelihoods(net: nn.Module, request: Request, among: World) -> list[NLL]:
+def _likelihoods(opened: Opened, request: Request, among: World) -> list[NLL]:
     """log p(x), and log p(x | y) where there are classes, of both splits where the data have them."""
     rows = []
     for data in _splits(request.data or "digits"):
-        both = MODELS[request.model].classes and data.classes == MODELS[request.model].classes
+        both = opened.classes and data.classes == opened.classes
         for conditional in (False, True) if both else (False,):
             rows.append(
                 nll(
-                    net, data, model=request.model, count=min(request.nll_count, len(data)), conditional=conditional, seed=request.seed,
+                    opened.net, data, parametrization=opened.parametrization, model=request.model,
+                    count=min(request.nll_count, len(data)), conditional=conditional, seed=request.seed,
                     batch=min(request.batch, 128), solver=ODESolver(request.nll_tol, request.nll_tol), among=among,
                 )
             )  # fmt: skip

@@ -4,11 +4,11 @@ With eps = (x - D)/sigma and score = (D - x)/(s*sigma^2), errors of eps, of the 
 
     |eps - z|^2 = |D - x0|^2/sigma^2 = std^2*|score + z/std|^2
 
-    simple        1/sigma^2                                              DDPM's L_simple (Ho et al. 2020, eq. 14); lambda = std^2 (Song et al.
-                                                                         2021); lambda = sigma^2 (Song and Ermon 2019), twice it
+    simple        1/sigma^2                                              DDPM's L_simple (Ho et al. 2020, eq. 14); twice the losses with
+                                                                         lambda = std^2 (Song et al. 2021), sigma^2 (Song and Ermon 2019)
     edm           (sigma^2 + sigma_data^2)/(sigma*sigma_data)^2          Karras et al. 2022, table 1
     likelihood    g^2/(2*std^2*sigma^2)                                  lambda = g^2 (Song et al. 2021, arXiv:2101.09258)
-    variational   (1/sigma_{t-1}^2 - 1/sigma_t^2)/2, first 1/(2*std^2)   DDPM's bound (Ho et al. 2020, eq. 12), as Kingma et al. 2021 write it
+    variational   (1/sigma_{t-1}^2 - 1/sigma_t^2)/2, first 1/(2*std^2)   DDPM's bound (Ho et al. 2020, eq. 12; Kingma et al. 2021)
     x0            1
     min-snr       min(1/sigma^2, 5)                                      Hang et al. 2023
 """

@@ -30,7 +30,7 @@ class Normalization(nn.GroupNorm):
 class Blocks(nn.Sequential):
     """Blocks in a row, of which residual ones take the embedding."""
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]
         for block in self:
             x = block(x, emb) if isinstance(block, ResBlock) else block(x)
         return x
@@ -199,7 +199,7 @@ class ADMEncoder(nn.Module):
 
 
 def vp_state(x: Tensor, sigma: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The state and the time of the VP SDE (beta from 0.1 to 20) that an unscaled sample at sigma stands for: x/sqrt(1 + sigma^2), t(sigma)."""
+    """(x/sqrt(1 + sigma^2), t(sigma)): the state and the time of the VP SDE (beta from 0.1 to 20) that an unscaled sample stands for."""
     sigma = sigma.expand(len(x))
     mean = (1 + sigma**2).rsqrt().reshape(-1, *[1] * (x.dim() - 1))
     return (mean * x).to(dtype), VP().time(sigma).to(dtype)
@@ -223,7 +223,7 @@ def _attend(qkv: Tensor, heads: int, new_order: bool) -> Tensor:
         q, k, v = qkv.reshape(batch, 3, heads, width // (3 * heads), length).unbind(1)
     else:
         q, k, v = qkv.reshape(batch, heads, 3, width // (3 * heads), length).unbind(2)
-    out = nnf.scaled_dot_product_attention(*(t.transpose(2, 3) for t in (q, k, v)))
+    out = nnf.scaled_dot_product_attention(q.transpose(2, 3), k.transpose(2, 3), v.transpose(2, 3))
     return out.transpose(2, 3).reshape(batch, width // 3, length)
 
 

@@ -115,17 +115,16 @@ class GroupNorm(nn.Module):
             return group_norm_silu(x, self.weight, self.bias, self.num_groups, self.eps, scale=scale, shift=shift, silu=silu)
         y = nnf.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
         if scale is not None:
-            y = torch.addcmul(shift[:, :, None, None], y, scale[:, :, None, None] + 1)
+            y = torch.addcmul(shift[:, :, None, None], y, scale[:, :, None, None] + 1)  # type: ignore[index]
         return nnf.silu(y) if silu else y
 
 
 def _fused_is_faster(x: Tensor) -> bool:
-    """Where the fused kernel beats PyTorch's in benchmarks/test_networks.py: large contiguous maps on the CPU, outside of torch.compile,
-    which fuses by itself. On GPUs it is not measured yet, and not used."""
-    return (
-        x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 4 and x.shape[2] * x.shape[3] >= FUSED_PIXELS and x.is_contiguous()
-        and not torch.compiler.is_compiling()
-    )  # fmt: skip
+    """Where the fused kernel beats PyTorch's (benchmarks/test_ops.py): large contiguous maps on the CPU, outside of torch.compile, which
+    fuses by itself. On GPUs it is not measured yet, and not used."""
+    large = x.dim() == 4 and x.shape[2] * x.shape[3] >= FUSED_PIXELS
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous()
+    return large and plain and not torch.compiler.is_compiling()
 
 
 def frequencies(num_channels: int, max_positions: float = 10000, endpoint: bool = False) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -18,13 +20,15 @@ class MLP(nn.Module):
     Called with x [B, dim], noise_labels [B] and class_labels [B, label_dim] or None; returns [B, dim].
     """
 
-    def __init__(self, dim: int = 2, hidden: int = 128, layers: int = 3, emb_channels: int = 32, label_dim: int = 0, label_scale: float = 100.0):
+    def __init__(
+        self, dim: int = 2, hidden: int = 128, layers: int = 3, emb_channels: int = 32, label_dim: int = 0, label_scale: float = 100.0
+    ):
         super().__init__()
         self.label_dim = label_dim
         self.label_scale = label_scale
         self.map_noise = PositionalEmbedding(emb_channels, endpoint=True)
         widths = [dim + emb_channels + label_dim, *[hidden] * layers]
-        blocks = [(nn.Linear(a, b), nn.SiLU()) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+        blocks = [(nn.Linear(a, b), nn.SiLU()) for a, b in itertools.pairwise(widths)]
         self.body = nn.Sequential(*[layer for block in blocks for layer in block], nn.Linear(hidden, dim))
 
     def forward(self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None) -> Tensor:

@@ -57,7 +57,11 @@ class Precond(nn.Module):
         self.label_dim = label_dim
         self.use_fp16 = use_fp16
         self.model = _NETWORKS[model_type](
-            img_resolution=img_resolution, in_channels=img_channels, out_channels=img_channels * out_factor, label_dim=label_dim, **model_kwargs
+            img_resolution=img_resolution,
+            in_channels=img_channels,
+            out_channels=img_channels * out_factor,
+            label_dim=label_dim,
+            **model_kwargs,
         )
 
     @abstractmethod
@@ -183,7 +187,15 @@ class VEPrecond(Precond):
     """A score network of the VE SDE: c_skip = 1, c_out = sigma, c_in = 1, c_noise = ln(sigma/2)."""
 
     def __init__(
-        self, img_resolution, img_channels, label_dim=0, use_fp16=False, sigma_min=0.02, sigma_max=100, model_type="SongUNet", **model_kwargs
+        self,
+        img_resolution,
+        img_channels,
+        label_dim=0,
+        use_fp16=False,
+        sigma_min=0.02,
+        sigma_max=100,
+        model_type="SongUNet",
+        **model_kwargs,
     ):
         super().__init__(img_resolution, img_channels, label_dim, use_fp16, model_type, **model_kwargs)
         self.sigma_min = sigma_min
@@ -205,7 +217,16 @@ class iDDPMPrecond(Precond):
     u: Tensor  #: [M + 1] the levels, falling; u[M] = 0
 
     def __init__(
-        self, img_resolution, img_channels, label_dim=0, use_fp16=False, C_1=0.001, C_2=0.008, M=1000, model_type="DhariwalUNet", **model_kwargs
+        self,
+        img_resolution,
+        img_channels,
+        label_dim=0,
+        use_fp16=False,
+        C_1=0.001,
+        C_2=0.008,
+        M=1000,
+        model_type="DhariwalUNet",
+        **model_kwargs,
     ):
         super().__init__(img_resolution, img_channels, label_dim, use_fp16, model_type, out_factor=2, **model_kwargs)
         self.C_1 = C_1

@@ -25,7 +25,7 @@ from ._common import BLUE, GREEN, ORANGE, PURPLE, RED, TRUTH, Numbers, Part, Stu
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SAMPLERS = {"Euler, 21 calls": EDMSampler(21, "euler"), "Heun, 35 calls": EDMSampler(18)}
+SAMPLERS = {"Euler, 21 calls": EDMSampler(21, solver="euler"), "Heun, 35 calls": EDMSampler(18)}
 WEIGHT = 1.0  #: of the discriminator's guidance
 LAMBDA = 1.005  #: of epsilon scaling
 WINDOW = 1.05  #: of time-shift sampling

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SAMPLERS = {
-    "Euler 13": EDMSampler(13, "euler"), "Euler 21": EDMSampler(21, "euler"), "Euler 35": EDMSampler(35, "euler"), "Heun 35": EDMSampler(18),
+    "Euler 13": EDMSampler(13, solver="euler"), "Euler 21": EDMSampler(21, solver="euler"), "Euler 35": EDMSampler(35, solver="euler"),
+    "Heun 35": EDMSampler(18),
 }  # fmt: skip
 COLORS = (TRUTH, BLUE, GREEN, ORANGE, RED, PURPLE)
 
@@ -50,10 +51,10 @@ def compute(seed: int, quick: bool) -> tuple[Numbers, Any]:
 
     def distances(sampler: EDMSampler, weight: float, scale: float, blocks: int, part: Part) -> list[float]:
         """The distance of each block of seeds."""
-        guidance = {"guidance": discriminator_guidance(discriminator, weight)} if weight else {}
+        guidance = discriminator_guidance(discriminator, weight) if weight else None
         result = evaluate(
             net, reference, extractor=extractor, shape=(1, 8, 8), n=size.samples, blocks=blocks, seed=seed_of(seed, part), classes=10,
-            batch=250, progress=False, sampler=sampler, eps_scale=scale, **guidance,
+            batch=250, progress=False, sampler=sampler, eps_scale=scale, guidance=guidance,
         )  # fmt: skip
         assert result is not None
         return [block.values["fid"] for block in result.blocks]
@@ -65,8 +66,8 @@ def compute(seed: int, quick: bool) -> tuple[Numbers, Any]:
             for weight in size.weights for scale in size.lambdas
         }  # fmt: skip
 
-        def best(keys, grid=grid) -> tuple[float, float]:
-            return min(keys, key=lambda key: sum(grid[key]))
+        def best(settings: list[tuple[float, float]], grid: dict = grid) -> tuple[float, float]:
+            return min(settings, key=lambda setting: sum(grid[setting]))
 
         chosen = {
             "EDM": (0.0, 1.0),
@@ -74,7 +75,7 @@ def compute(seed: int, quick: bool) -> tuple[Numbers, Any]:
             "EDM-G++": best([key for key in grid if key[0] and key[1] == 1]),
             "SEDM-G++": best([key for key in grid if key[0]]),
         }
-        table = {}
+        table: dict[str, Any] = {}
         for method, (weight, scale) in chosen.items():
             values = distances(sampler, weight, scale, size.table_blocks, Part.HELD_OUT)
             table[method] = {"weight": weight, "lambda": scale, "of_blocks": values} | _summary(values)

@@ -1,7 +1,9 @@
-"""Non-leaky augmentation (Karras et al. 2020, arXiv:2006.06676; 2022, appendix F.2): images are turned, scaled and shifted, and the network is told how.
+"""Non-leaky augmentation: images are turned, scaled and shifted, and the network is told how.
 
 Told all zeros, it generates images as they are. The nine labels are those of EDM's networks: flips in x and y, scale, rotation (cos - 1,
 sin), stretching along an angle (2), translation (2).
+
+Source: Karras et al. 2020 (arXiv:2006.06676); 2022, appendix F.2.
 """
 
 from __future__ import annotations

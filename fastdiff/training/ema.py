@@ -13,7 +13,7 @@ from .config import TrainConfig
 
 
 def power_exponent(std: float) -> float:
-    """gamma of the power-function average whose relative width is std: std^2 = (g + 1)/((g + 2)^2*(g + 3)) (Karras et al. 2024, eq. 126)."""
+    """gamma of the power average whose relative width is std: std^2 = (gamma + 1)/((gamma + 2)^2*(gamma + 3)) (Karras et al. 2024)."""
     if not 0 < std < 0.28:
         raise ValueError(f"ema_std: expected a number between 0 and 0.28, got {std}")
     return float(np.roots([1, 7, 16 - std**-2, 12 - std**-2]).real.max())
@@ -22,8 +22,8 @@ def power_exponent(std: float) -> float:
 def keep(config: TrainConfig, images: int) -> float:
     """beta of average <- beta*average + (1 - beta)*weights after the step that ends at `images`.
 
-        half-life   2^(-batch/min(half_life, ramp*images))        Karras et al. 2022
-        power       (1 - 1/t)^(gamma + 1), t counting steps       Karras et al. 2024 (arXiv:2312.02696), eq. 121
+    half-life   2^(-batch/min(half_life, ramp*images))        Karras et al. 2022
+    power       (1 - 1/t)^(gamma + 1), t counting steps       Karras et al. 2024 (arXiv:2312.02696), eq. 121
     """
     if config.ema == "none":
         return 0.0
@@ -48,6 +48,6 @@ class Average:
     @torch.no_grad()
     def update(self, beta: float) -> None:
         """average <- beta*average + (1 - beta)*weights."""
-        torch._foreach_lerp_(*self._pairs, 1 - beta)
+        torch._foreach_lerp_(*self._pairs, 1 - beta)  # type: ignore[arg-type]
         for kept, new in self._buffers:
             kept.copy_(new)

@@ -26,7 +26,9 @@ class Journal:
 
         self.folder = folder
         self.lines = folder / "log.jsonl"
-        self.bar = tqdm(total=total, initial=images, unit="img", unit_scale=True, desc="training", disable=not wanted(progress), smoothing=0.05)
+        self.bar = tqdm(
+            total=total, initial=images, unit="img", unit_scale=True, desc="training", disable=not wanted(progress), smoothing=0.05
+        )
         self._forget(images)
         self.writer = self._tensorboard(images)
 
@@ -41,7 +43,9 @@ class Journal:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self.bar.write("tensorboard is not installed, so scalars go to log.jsonl alone: pip install 'fastdiff-torch[train]'", sys.stderr)
+            self.bar.write(
+                "tensorboard is not installed, so scalars go to log.jsonl alone: pip install 'fastdiff-torch[train]'", sys.stderr
+            )
             return None
         return SummaryWriter(str(self.folder), purge_step=images + 1)
 

@@ -38,7 +38,8 @@ def train(config: TrainConfig, folder: Path | str, *, device: str | None = None,
 
     Args:
         config: what to train.
-        folder: of the run: config.json, state.pt, network.safetensors with network.json (the averaged weights), log.jsonl, pictures, tensorboard's events.
+        folder: of the run: config.json, state.pt, network.safetensors with network.json (the averaged weights), log.jsonl, pictures,
+            tensorboard's events.
         device: "cpu" or "cuda"; default: a GPU if there is one. progress: show a bar; default: only on a terminal.
 
     Returns:
@@ -72,7 +73,7 @@ class _Run:
             start = load_model(config.start) if config.start in MODELS else load_network(config.start)
             _copy_weights(start, objective.net, config.start)
         if config.channels_last and len(self.source.shape) == 3:
-            objective = objective.to(memory_format=torch.channels_last)
+            objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective: Objective = objective.to(place.device).train()
         self.average = Average(self.objective.net)
         self.parameters = [p for p in self.objective.parameters() if p.requires_grad]
@@ -179,13 +180,19 @@ class _Run:
         if not isinstance(self.objective, Denoise):
             return
         c, net = self.config, self.average.net
-        condition = {}
+        condition: dict[str, Any] = {}
         if c.conditional:
             labels = torch.arange(GRID, device=self.world.device) % self.source.classes
             condition["class_labels"] = self.objective.one_hot(labels)
         meaning = self.objective.parametrization if c.predicts != "precond" else "D"
         drawn = sample(
-            net, (GRID, *self.source.shape), seeds=c.seed, sampler=sampler_for(c), parametrization=meaning, device=self.world.device, **condition
+            net,
+            (GRID, *self.source.shape),
+            seeds=c.seed,
+            sampler=sampler_for(c),
+            parametrization=meaning,
+            device=self.world.device,
+            **condition,
         )
         journal.picture(self.images, drawn)
 

@@ -10,10 +10,18 @@ from torch import Tensor, nn
 
 from ..discrete import Discrete, geometric_sigmas, linear_betas
 from ..losses import (
-    Levels, LogNormal, UniformLog, UniformSteps, UniformTime, classifier_loss, diffusion_loss, discriminator_loss, weighting,
+    Levels,
+    LogNormal,
+    UniformLog,
+    UniformSteps,
+    UniformTime,
+    classifier_loss,
+    diffusion_loss,
+    discriminator_loss,
+    weighting,
 )  # fmt: skip
 from ..models import ADMEncoder, Discriminator, build
-from ..parametrizations import EDM, BY_NAME, Parametrization, parametrization_of
+from ..parametrizations import BY_NAME, EDM, Parametrization, parametrization_of
 from ..samplers import DDPM, AnnealedLangevin, EDMSampler, PCSampler, Sampler
 from ..schedules import Schedule
 from ..sdes import EDMSDE, VESDE, VPSDE, SubVPSDE

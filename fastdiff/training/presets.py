@@ -73,7 +73,8 @@ PRESETS: dict[str, TrainConfig] = {
         _CIFAR, network="VPPrecond", process="vp", levels="uniform-time", weighting="simple"
     ),
     "cifar10-ncsnpp-ve": replace(
-        _CIFAR, network="VEPrecond", arguments=_NCSNPP, process="ve", levels="uniform-log", sigma_min=0.02, sigma_max=100.0, weighting="simple"
+        _CIFAR, network="VEPrecond", arguments=_NCSNPP, process="ve", levels="uniform-log", sigma_min=0.02, sigma_max=100.0,
+        weighting="simple",
     ),
     "adm-imagenet64": TrainConfig(
         arguments={

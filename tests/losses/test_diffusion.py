@@ -11,7 +11,15 @@ import fastdiff
 from fastdiff import VPSDE, Discrete, Stream, keys
 from fastdiff.discrete import linear_betas
 from fastdiff.losses import (
-    LogNormal, UniformLog, UniformSteps, UniformTime, classifier_loss, diffusion_loss, discriminator_loss, score_matching_loss, weighting,
+    LogNormal,
+    UniformLog,
+    UniformSteps,
+    UniformTime,
+    classifier_loss,
+    diffusion_loss,
+    discriminator_loss,
+    score_matching_loss,
+    weighting,
 )  # fmt: skip
 from fastdiff.models import EDMPrecond, VEPrecond, VPPrecond, iDDPMPrecond
 from fastdiff.parametrizations import EDM, Data, Denoiser, Epsilon, Score, Velocity

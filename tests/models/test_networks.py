@@ -9,8 +9,27 @@ import torch
 
 from fastdiff.models import NETWORKS, Spec, build
 
-SONG = {"img_resolution": 8, "in_channels": 1, "out_channels": 1, "model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "dropout": 0.0}
-ENCODER = {"image_size": 8, "in_channels": 1, "model_channels": 32, "out_channels": 10, "num_res_blocks": 1, "attention_resolutions": [2], "channel_mult": [1, 2], "num_head_channels": 16, "pool": "attention"}
+SONG = {
+    "img_resolution": 8,
+    "in_channels": 1,
+    "out_channels": 1,
+    "model_channels": 16,
+    "channel_mult": [1, 2],
+    "num_blocks": 1,
+    "attn_resolutions": [4],
+    "dropout": 0.0,
+}
+ENCODER = {
+    "image_size": 8,
+    "in_channels": 1,
+    "model_channels": 32,
+    "out_channels": 10,
+    "num_res_blocks": 1,
+    "attention_resolutions": [2],
+    "channel_mult": [1, 2],
+    "num_head_channels": 16,
+    "pool": "attention",
+}
 SPECS = {
     "song": Spec("SongUNet", SONG),
     "ncsnpp": Spec("SongUNet", SONG | {"embedding_type": "fourier", "encoder_type": "residual", "resample_filter": [1, 3, 3, 1]}),
@@ -57,7 +76,8 @@ def test_autocast_to_bfloat16_is_close(name):
 
 @pytest.mark.parametrize("precond", ["EDMPrecond", "VPPrecond", "VEPrecond"])
 def test_preconditioning_stays_in_float32_under_autocast(precond):
-    net = build(Spec(precond, {"img_resolution": 8, "img_channels": 1, "model_type": "SongUNet", "model_channels": 16, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []})).eval()  # fmt: skip
+    raw = {name: value for name, value in SONG.items() if name not in ("in_channels", "out_channels")}
+    net = build(Spec(precond, {"img_channels": 1, "model_type": "SongUNet", **raw})).eval()
     x, _ = inputs()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         D = net(x, torch.full((3,), 0.02))

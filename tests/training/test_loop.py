@@ -18,7 +18,8 @@ from fastdiff.training import PRESETS, TrainConfig, TrainingError, train
 from fastdiff.training.loop import _Run
 
 TINY = [
-    "arguments.model_channels=8", "arguments.channel_mult=[1, 1]", "arguments.attn_resolutions=[]", "arguments.augment_dim=9", "augment=0.2",
+    "arguments.model_channels=8", "arguments.channel_mult=[1, 1]", "arguments.attn_resolutions=[]", "arguments.augment_dim=9",
+    "augment=0.2",
     "images=640", "batch=32", "log_every=64", "save_every=64", "warm_up=64", "ema_half_life=100",
 ]  # fmt: skip
 
@@ -68,7 +69,11 @@ def test_killed_and_resumed_training_ends_with_the_same_bits(tmp_path):
 
 def test_a_signal_ends_the_run_after_its_step_with_its_state_saved(tmp_path):
     process = subprocess.Popen(
-        command(tmp_path / "run", "images=64000", "save_every=64000"), env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command(tmp_path / "run", "images=64000", "save_every=64000"),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     while not (tmp_path / "run" / "log.jsonl").exists():
         assert process.poll() is None
@@ -111,7 +116,7 @@ def test_a_run_learns_and_leaves_what_it_promises(tmp_path):
     assert net.label_dim == 10
     names = {p.name for p in (tmp_path / "run").iterdir()}
     assert {"config.json", "state.pt", "log.jsonl", "network.json", "samples-000003200.png", "samples-000006400.png"} <= names
-    with pytest.raises(ValueError, match="expected a new one or the same run, got .* another .lr: 0.005 there, 0.001 here"):
+    with pytest.raises(ValueError, match=r"expected a new one or the same run, got .* another .*lr: 0\.005 there, 0\.001 here"):
         train(config("images=6400", "lr=1e-3", "sample_every=3200"), tmp_path / "run", device="cpu", progress=False)
 
 
@@ -128,7 +133,9 @@ def test_damaged_state_says_so(tmp_path):
         train(config("images=64"), tmp_path / "run", device="cpu", progress=False)
 
 
-@pytest.mark.parametrize("more", [("precision=bf16",), ("optimizer=adamw", "weight_decay=0.1"), ("ema=power",), ("workers=1",), ("input_perturbation=0.1",)])
+@pytest.mark.parametrize(
+    "more", [("precision=bf16",), ("optimizer=adamw", "weight_decay=0.1"), ("ema=power",), ("workers=1",), ("input_perturbation=0.1",)]
+)
 def test_variants_run(tmp_path, more):
     train(config("images=64", *more), tmp_path / "run", device="cpu", progress=False)
     assert all(torch.isfinite(torch.tensor(v)) for _, v in losses(tmp_path / "run"))
