@@ -123,3 +123,18 @@ def compiled(function: Callable) -> Callable:
     if function not in _COMPILED:
         _COMPILED[function] = torch.compile(function, fullgraph=True, dynamic=False)
     return _COMPILED[function]
+
+
+def eager_edm_loss(net, images: Tensor, class_labels: Tensor, p_mean: float, p_std: float) -> Tensor:
+    """EDM's loss as its repository writes it."""
+    sigma = (torch.randn(len(images), 1, 1, 1) * p_std + p_mean).exp()
+    weight = (sigma**2 + net.sigma_data**2) / (sigma * net.sigma_data) ** 2
+    denoised = net(images + sigma * torch.randn_like(images), sigma.flatten(), class_labels)
+    return (weight * (denoised - images) ** 2).mean()
+
+
+@torch.no_grad()
+def update_average(average: torch.nn.Module, net: torch.nn.Module, beta: float) -> None:
+    """An exponential moving average, tensor by tensor."""
+    for kept, new in zip(average.parameters(), net.parameters(), strict=True):
+        kept.copy_(new.detach().lerp(kept, beta))

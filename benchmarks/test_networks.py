@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
 import fastdiff
+from benchmarks.conftest import ROWS
 from fastdiff import Denoiser, EDMSampler
 from fastdiff.eager import edm_sampler
 from fastdiff.models import EDMPrecond, load_model
@@ -38,3 +41,51 @@ def test_end_to_end(compare, name, build, shape, steps, rounds):
         torch.testing.assert_close(ours().double(), peers["eager"](), rtol=1e-2, atol=1e-2)
 
     compare(f"EDM Heun {steps} steps {list(shape)}, network {name}", ours, peers, check, rounds=rounds)
+
+
+@pytest.mark.parametrize("setting", ["float32", "float32, channels_last", "bf16 autocast, channels_last", "torch.compile"])
+def test_images_per_second_in_the_settings_that_users_pick(compare, setting):
+    """The same network in the same setting under both samplers; the share of upstream's sampler says what there is to gain."""
+    net = load_model("digits")
+    batch, steps = 64, 18
+    latents = fastdiff.randn((batch, 1, 8, 8), seeds=0)
+    if "channels_last" in setting:
+        net = net.to(memory_format=torch.channels_last)
+        latents = latents.contiguous(memory_format=torch.channels_last)
+    plan = EDMSampler(steps=steps).plan(Denoiser.of(net))
+    called = torch.compile(net, dynamic=False) if setting == "torch.compile" else net
+
+    def under(sampler):
+        with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in setting):
+            return sampler()
+
+    inside: list[float] = []
+
+    def timed(*args, **kwargs):
+        start = time.perf_counter()
+        result = called(*args, **kwargs)
+        inside.append(time.perf_counter() - start)
+        return result
+
+    class Network:
+        sigma_min, sigma_max, round_sigma = net.sigma_min, net.sigma_max, net.round_sigma
+        __call__ = staticmethod(timed)
+
+    def ours():
+        return under(lambda: fastdiff.run(plan, called, latents))
+
+    def upstream():
+        return under(lambda: edm_sampler(Network(), latents, num_steps=steps))
+
+    def check():
+        torch.testing.assert_close(
+            ours().double(), upstream().double(), rtol=0.1 if "bf16" in setting else 1e-2, atol=0.3 if "bf16" in setting else 1e-2
+        )
+
+    name = f"{batch} digits, EDM Heun {steps} steps, network in {setting}"
+    compare(name, ours, {"upstream's sampler": upstream}, check, rounds=3)
+    inside.clear()
+    start = time.perf_counter()
+    upstream()
+    whole = time.perf_counter() - start
+    ROWS[-1]["case"] += f" (upstream's sampler is {1 - sum(inside) / whole:.1%} of its run)"

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from .commands._options import working_device
 from .distributed import world
 from .eager import edm_sampler
+from .epsilon_scaling import EpsilonScaling
 from .files import check_writable
 from .guidance import ClassifierFree, classifier_guidance
 from .images import save_grid, save_npz, save_scatter, to_uint8
@@ -72,8 +73,9 @@ def generate(
         raise ValueError(f"--steps: expected an integer >= 2, got {steps}")
     for path in filter(None, (out, npz)):
         check_writable(path)
+    working_device(device)
     among = world(device)
-    place = working_device(str(among.device))
+    place = among.device
     described = open_model(model, weights, place)
     net = TimedNetwork(described.net, place)
     if class_index is not None and not 0 <= class_index < described.classes:
@@ -93,7 +95,7 @@ def generate(
     own_count = sum(min(batch, count - first) for first in starts)
 
     sampler = described.sampler if own else EDMSampler(steps=steps, S_churn=s_churn)
-    plan = sampler.plan(described.parametrization)
+    plan = EpsilonScaling.of(eps_scale).apply(sampler.plan(described.parametrization))
     free = ClassifierFree(cfg) if cfg != 1 else None
     classifier = None if label is None else load_classifier(model, device=place)
     teller = None if discriminator is None else discriminator_guidance(open_discriminator(discriminator, place), dg_weight)
@@ -112,7 +114,7 @@ def generate(
             condition = {} if one_hot is None else {"class_labels": None if label is not None else one_hot[first : first + batch]}
             chosen = labels[first : first + batch].to(place)
             guidance = teller if classifier is None else classifier_guidance(classifier, chosen, guidance_scale)
-            drawn = run(plan, net, latents, key=key, guidance=guidance, cfg=free, eps_scale=eps_scale, condition=condition, progress=False)
+            drawn = run(plan, net, latents, key=key, guidance=guidance, cfg=free, condition=condition, progress=False)
             images.append(drawn.cpu())
         gathered = among.gather(torch.cat(images))
         total = time.perf_counter() - started

@@ -57,9 +57,10 @@ _SDE = replace(
 )  # fmt: skip
 
 
-def _on_digits(config: TrainConfig, images: int = 500_000) -> TrainConfig:
+def _on_digits(config: TrainConfig, images: int = 200_000) -> TrainConfig:
     """An MNIST system on the built-in 8x8 digits."""
-    arguments = config.arguments | {"img_resolution": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]}
+    small = {"img_resolution": 8, "model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]}
+    arguments = config.arguments | small
     return replace(
         config, data="digits", arguments=arguments, images=images, warm_up=10_000, ema_half_life=20_000, lr=max(config.lr, 1e-3),
         decay="cosine", sample_every=100_000, save_every=50_000,
@@ -105,7 +106,7 @@ PRESETS: dict[str, TrainConfig] = {
     ),
     "digits-discriminator": TrainConfig(
         task="discriminate", network="Discriminator", arguments={"extractor": EXTRACTOR, "head": HEAD}, data="digits",
-        generated="generated.npz", extractor="digits", conditional=True, levels="uniform-log", images=100_000, batch=128, lr=3e-4,
+        generated="generated.npz", extractor="digits", conditional=True, levels="uniform-log", images=400_000, batch=128, lr=1e-3,
         optimizer="adamw", weight_decay=1e-2, warm_up=6_000, decay="cosine", clip=1.0, ema_half_life=20_000, log_every=6_400,
         save_every=64_000,
     ),
