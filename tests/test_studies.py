@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import fastdiff
-from fastdiff.studies import STUDIES
+from fastdiff.studies import STUDIES, sedm
 from fastdiff.studies._common import sliced_wasserstein
 from fastdiff.studies.command import study
 from fastdiff.studies.mixture import Mixture
@@ -226,3 +226,34 @@ def test_sliced_wasserstein():
     assert sliced_wasserstein(x, x + shift, directions=4000) == pytest.approx(5 / math.sqrt(2), rel=0.03)
     with pytest.raises(ValueError, match="x, y: expected"):
         sliced_wasserstein(x, x[:10])
+
+
+@slow
+def test_exposure_bias_is_there_and_scaling_makes_eps_smaller(result):
+    numbers = result("exposure-bias")
+    for name, calls in (("Euler, 21 calls", 21), ("Heun, 35 calls", 35)):
+        run = numbers["samplers"][name]
+        assert len(run["sigma"]) == calls
+        norms = {method: np.array(series["mean"]) for method, series in run["eps_norm"].items()}
+        assert set(norms) >= {"training", "plain", "epsilon scaling", "discriminator guidance", "both", "input perturbation", "time shift"}
+        assert all(v.shape == (calls,) and (v > 0).all() for v in norms.values())
+        np.testing.assert_allclose(norms["training"][0], math.sqrt(64), rtol=0.1)  # at the highest level eps is z
+        np.testing.assert_allclose(norms["plain"][0], norms["training"][0], rtol=0.1)
+
+
+@slow
+def test_sedm_has_its_grid_and_its_table(result):
+    numbers = result("sedm")
+    assert {name: run["calls"] for name, run in numbers["samplers"].items()} == {
+        "Euler 13": 13,
+        "Euler 21": 21,
+        "Euler 35": 35,
+        "Heun 35": 35,
+    }
+    for run in numbers["samplers"].values():
+        assert list(run["table"]) == ["EDM", "EDM + scaling", "EDM-G++", "SEDM-G++"]
+        assert run["table"]["EDM"]["minus_edm"]["mean"] == 0
+        assert all(row["mean"] > 0 and len(row["of_blocks"]) == 2 for row in run["table"].values())
+        assert len(run["grid"]) == 4
+    assert "FID" not in numbers["metric"]
+    assert sedm.table(numbers).count("\n") == 1 + 4 * 4
