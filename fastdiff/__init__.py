@@ -23,6 +23,8 @@ from .noise import Stream, keys, randn
 from .ode import ODEError, ODESolver
 from .ops import (
     coef_row,
+    denoising_loss,
+    group_norm_silu,
     langevin_row,
     normal,
     normal_sum,
@@ -52,6 +54,7 @@ from .samplers import (
 )
 from .sampling import sample
 from .sdes import EDMSDE, SDE, VESDE, VPSDE, SubVPSDE
+from .time_shift import TimeShift
 
 __all__ = [
     "CPU_EXTENSION_ERROR",
@@ -93,6 +96,7 @@ __all__ = [
     "StepInfo",
     "Stream",
     "SubVPSDE",
+    "TimeShift",
     "UniPC",
     "Velocity",
     "__version__",
@@ -101,10 +105,12 @@ __all__ = [
     "coef_row",
     "cosine_betas",
     "decode",
+    "denoising_loss",
     "doctor",
     "encode",
     "geometric_sigmas",
     "gray_basis",
+    "group_norm_silu",
     "keys",
     "langevin_row",
     "linear_betas",

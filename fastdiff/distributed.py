@@ -62,10 +62,38 @@ class World:
             return None
         return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)]).to(tensor.device)
 
+    def any(self, flag: bool) -> bool:
+        """Whether it is true on any process, the same answer on all."""
+        if self.size == 1:
+            return flag
+        return bool(self.sum(torch.tensor([float(flag)], device=self.device)).item())
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:
             dist.barrier()
+
+
+def working_device(name: str | None = None, index: int | None = None) -> torch.device:
+    """A device that is known to work; default: a GPU if there is one.
+
+    Args:
+        name: such as "cpu" or "cuda"; index: of the GPU of a process among several.
+
+    Raises:
+        ValueError: it does not work here.
+    """
+    wanted = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        if index is not None and device.type == "cuda":
+            device = torch.device("cuda", index)
+        torch.empty(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        where = "" if index is None else f" for process {index}"
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device: expected one that works here{where}, such as cpu, got {wanted!r} ({reason})") from error
+    return device
 
 
 @cache
@@ -76,15 +104,13 @@ def world(device: str | None = None) -> World:
         device: "cpu" or "cuda"; default: a GPU if there is one.
 
     Raises:
-        ValueError: a GPU is wanted and there is none for this process.
+        ValueError: the device does not work here, or there is no GPU for this process.
     """
     rank, size, local = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
-    gpu = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
-    if gpu and local >= torch.cuda.device_count():
-        raise ValueError(f"device: expected a GPU for each process, got {torch.cuda.device_count()} for process {local}; use --device cpu")
-    place = torch.device("cuda", local) if gpu else torch.device(device or "cpu")
+    place = working_device(device, local if size > 1 else None)
+    gpu = place.type == "cuda"
+    if gpu:
+        torch.cuda.set_device(place)
     if size > 1 and not dist.is_initialized():
-        if gpu:
-            torch.cuda.set_device(place)
         dist.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE)
     return World(rank, size, place)

@@ -26,7 +26,6 @@ class Stream(IntEnum):
     LEVEL = 5  #: the noise level of a training sample
     PERTURBATION = 6  #: what input perturbation adds to training data
     AUGMENTATION = 7  #: how a training sample is turned and shifted
-    LABEL = 8  #: whether a training sample's class is dropped
     KEYS = 0x6B657973  #: keys derived from a single seed ("keys" in ASCII)
 
 

@@ -67,12 +67,22 @@ def open_model(source: str, weights: Path | None = None, device: torch.device | 
     return Opened(net, parametrization_for(config, net), shape, classes, sampler_for(config))
 
 
-def open_discriminator(source: str, device: torch.device | str = "cpu") -> Discriminator:
-    """A shipped discriminator by name, or one by the path of its checkpoint.
+def open_discriminator(source: str, model: Opened, device: torch.device | str = "cpu") -> Discriminator:
+    """A shipped discriminator by name, or one by the path of its checkpoint, for a model's samples.
 
     Raises:
-        ValueError, OSError: as `open_model`.
+        ValueError: it does not fit the model; ValueError, OSError: as `open_model`.
     """
+    net = _discriminator(source, device)
+    wanted = (net.extractor.in_channels, net.extractor.image_size, net.extractor.image_size)
+    if model.shape != wanted:
+        raise ValueError(f"--discriminator: expected one for samples {list(model.shape)}, got one for {list(wanted)}")
+    if net.head.condition and not model.classes:
+        raise ValueError("--discriminator: expected an unconditional one for a model without classes, got a conditional one")
+    return net
+
+
+def _discriminator(source: str, device: torch.device | str) -> Discriminator:
     if source in DISCRIMINATORS:
         return load_discriminator(source, device=device)
     if not is_checkpoint(source):

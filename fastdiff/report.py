@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .commands._options import working_device
 from .distributed import world
 from .eager import edm_sampler
 from .epsilon_scaling import EpsilonScaling
@@ -73,7 +72,6 @@ def generate(
         raise ValueError(f"--steps: expected an integer >= 2, got {steps}")
     for path in filter(None, (out, npz)):
         check_writable(path)
-    working_device(device)
     among = world(device)
     place = among.device
     described = open_model(model, weights, place)
@@ -98,7 +96,7 @@ def generate(
     plan = EpsilonScaling.of(eps_scale).apply(sampler.plan(described.parametrization))
     free = ClassifierFree(cfg) if cfg != 1 else None
     classifier = None if label is None else load_classifier(model, device=place)
-    teller = None if discriminator is None else discriminator_guidance(open_discriminator(discriminator, place), dg_weight)
+    teller = None if discriminator is None else discriminator_guidance(open_discriminator(discriminator, described, place), dg_weight)
     size = min(count, batch)
     with torch.no_grad():  # warm up
         labelled = {} if one_hot is None else {"class_labels": one_hot[:size]}
@@ -128,7 +126,8 @@ def generate(
     else:
         save_grid(samples, out, columns=described.classes if class_index is None and 0 < described.classes <= count else None)
     if npz is not None:
-        save_npz(npz, images=samples.numpy() if samples.dim() == 2 else to_uint8(samples), labels=labels.numpy())
+        classes = {"labels": labels.numpy()} if one_hot is not None else {}
+        save_npz(npz, images=samples.numpy() if samples.dim() == 2 else to_uint8(samples), **classes)
     whose = "sampler's" if classifier is None and teller is None else "sampler's and guidance's"
     print(f"fastdiff  {count / total:8.1f} images/s   {whose} share {share:6.2%}   ({calls} network calls, {total:.2f} s)")
     if compare and label is None and teller is None and not own and one_hot is not None and among.size == 1:

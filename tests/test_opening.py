@@ -44,8 +44,8 @@ def test_discriminators_open_by_name_and_by_path(tmp_path):
     save_network(tmp_path / "d", Spec("Discriminator", {"extractor": EXTRACTOR, "head": HEAD}), shipped.state_dict())
     x, sigma, labels = fastdiff.randn((2, 1, 8, 8), 0), torch.ones(2), torch.tensor([1, 2])
     expected = shipped.log_ratio(x, sigma, labels)
-    torch.testing.assert_close(open_discriminator(str(tmp_path / "d")).log_ratio(x, sigma, labels), expected)
-    torch.testing.assert_close(open_discriminator("digits").log_ratio(x, sigma, labels), expected)
+    torch.testing.assert_close(open_discriminator(str(tmp_path / "d"), open_model("digits")).log_ratio(x, sigma, labels), expected)
+    torch.testing.assert_close(open_discriminator("digits", open_model("digits")).log_ratio(x, sigma, labels), expected)
 
 
 def test_errors(tmp_path):
@@ -54,9 +54,9 @@ def test_errors(tmp_path):
     with pytest.raises(ValueError, match=r"--model: expected a denoiser .* got ADMEncoder"):
         open_model(str(tmp_path / "e"))
     with pytest.raises(ValueError, match="--discriminator: expected the checkpoint of a Discriminator, got a ADMEncoder"):
-        open_discriminator(str(tmp_path / "e"))
+        open_discriminator(str(tmp_path / "e"), open_model("digits"))
     with pytest.raises(ValueError, match="--discriminator: expected a checkpoint or one of digits, got 'cats'"):
-        open_discriminator("cats")
+        open_discriminator("cats", open_model("digits"))
     with pytest.raises(ValueError, match="model: expected one of digits"):
         open_model("cats")
     with pytest.raises(FileNotFoundError, match="no such file"):

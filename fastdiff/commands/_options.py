@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import torch
 
 MODEL = click.option("--model", default="digits", show_default=True, help="A name that `fastdiff models` lists, or a checkpoint's path.")
 WEIGHTS = click.option("--weights", type=click.Path(path_type=Path), help="Other weights for that model, a safetensors file.")
@@ -16,17 +15,6 @@ DEVICE = click.option("--device", default=None, help="Where to compute; default:
 def out(default: str):
     """--out, the picture."""
     return click.option("--out", type=click.Path(path_type=Path), default=Path(default), show_default=True, help="The picture, a PNG.")
-
-
-def working_device(name: str | None) -> torch.device:
-    """The device, known to work; default: a GPU if there is one."""
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device: expected one that works here, such as cpu, got {name!r} ({str(error).splitlines()[0]})") from error
-    return device
 
 
 def expect_range(name: str, value: int, low: int, high: int) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from ._options import DEVICE, MODEL, SEED, WEIGHTS, expect_range, out, working_device
+from ..distributed import working_device
+from ._options import DEVICE, MODEL, SEED, WEIGHTS, expect_range, out
 
 
 @click.command()

@@ -41,7 +41,6 @@ def train(source: str | None, overrides: tuple[str, ...], out: Path | None, devi
     the last checkpoint and ends with the same weights. The run directory holds network.safetensors (the averaged weights, for
     `--weights` and `fastdiff eval`), pictures, log.jsonl and tensorboard's events.
     """
-    from ..models import build
     from ..training import PRESETS, TrainingError
     from ..training import train as run
     from ..training.config import read_config
@@ -56,12 +55,9 @@ def train(source: str | None, overrides: tuple[str, ...], out: Path | None, devi
         click.echo(json.dumps(asdict(config), indent=2))
         return
     folder = out or Path("runs") / Path(source).stem
-    parameters = sum(p.numel() for p in build(config.spec).parameters())
-    click.echo(f"{config.network}, {parameters / 1e6:.2f} M parameters, {config.images:,} images in batches of {config.batch} -> {folder}")
     try:
-        path = run(config, folder, device=device, progress=True)
+        run(config, folder, device=device, announce=click.echo)
     except KeyboardInterrupt:
         raise click.ClickException(f"interrupted; the same command goes on from the checkpoint in {folder}") from None
     except TrainingError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"wrote {path}")

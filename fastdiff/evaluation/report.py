@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .._version import __version__
-from ..commands._options import expect_range, working_device
+from ..commands._options import expect_range
 from ..data import ImageData, open_data
 from ..data.sources import SPLITS
 from ..distributed import World, world
@@ -107,7 +107,6 @@ def report(request: Request) -> None:
     """
     started = time.perf_counter()
     request.check()
-    working_device(request.device)
     among = world(request.device)
     extractor = open_features(request.features, among.device)
     data = None if request.reference is not None and request.data is None else open_data(request.data or "digits")
@@ -164,7 +163,7 @@ def _model(described: Opened, request: Request) -> tuple[Draw, dict[str, Any]]:
     guidance = None
     if request.discriminator is not None:
         device = next(described.net.parameters()).device
-        guidance = discriminator_guidance(open_discriminator(request.discriminator, device), request.dg_weight)
+        guidance = discriminator_guidance(open_discriminator(request.discriminator, described, device), request.dg_weight)
     source = sample_source(described.net, described.shape, seed=request.seed, classes=classes, sampler=plan, cfg=free, guidance=guidance)
     about = {
         "model": request.model, "weights": str(request.weights) if request.weights else None, "sampler": plan.name,

@@ -25,20 +25,20 @@ def classifier_loss(
 
 
 def discriminator_loss(
-    log_ratio: Callable[..., Tensor], x0: Tensor, real: Tensor, sigma: Tensor, key: Tensor, *, draw: int = 0,
+    logits: Callable[..., Tensor], x0: Tensor, real: Tensor, sigma: Tensor, key: Tensor, *, draw: int = 0,
     weight: Tensor | None = None, class_labels: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Binary cross-entropy of telling data from generated samples at a noise level, [B] (Kim et al. 2023, eq. 6).
 
-        L = -w(sigma)*(y*ln d + (1 - y)*ln(1 - d)),   ln d/(1 - d) = log_ratio(x0 + sigma*z, sigma)
+        L = -w(sigma)*(y*ln d + (1 - y)*ln(1 - d)),   ln d/(1 - d) = logits(x0 + sigma*z, sigma)
 
     Args:
-        log_ratio: called as log_ratio(x, sigma, class_labels), returns [B], e.g. a Discriminator's.
+        logits: called as logits(x, sigma, class_labels), returns [B], e.g. a Discriminator's.
         x0: [B, ...] data and generated samples; real: [B], 1 for data and 0 for generated.
         sigma: [B] noise levels: UniformLog draws them as EDM-G++ does; weight: [B] temporal weight instead, or beside it.
         key: [B] int64 noise keys, with their draw; class_labels: [B] or [B, K], for a conditional discriminator.
     """
     x = perturb(x0, 1.0, sigma, key, draw, int(Stream.DATA))
-    logits = log_ratio(x, sigma, class_labels)
-    loss = nnf.binary_cross_entropy_with_logits(logits, real.to(logits.dtype), reduction="none")
+    guessed = logits(x, sigma, class_labels)
+    loss = nnf.binary_cross_entropy_with_logits(guessed, real.to(guessed.dtype), reduction="none")
     return loss if weight is None else loss * weight.to(loss.dtype)

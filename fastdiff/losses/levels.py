@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -77,6 +78,12 @@ class UniformTime(Levels):
         return self.process.sigma(self.epsilon_t + u * (self.T - self.epsilon_t))
 
 
+@lru_cache(maxsize=64)
+def on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers on a device, copied once."""
+    return torch.tensor(values, dtype=torch.float64, device=device)
+
+
 @dataclass(frozen=True)
 class UniformSteps(Levels):
     """One of finitely many levels, all alike: DDPM's steps (Ho et al. 2020, algorithm 1), NCSN's levels (Song and Ermon 2019).
@@ -93,5 +100,5 @@ class UniformSteps(Levels):
             raise ValueError(f"sigmas: expected levels > 0, got {self.sigmas}")
 
     def at(self, u: Tensor) -> Tensor:
-        sigmas = torch.tensor(self.sigmas, dtype=torch.float64, device=u.device)
+        sigmas = on_device(self.sigmas, u.device)
         return sigmas[(u * len(sigmas)).ceil().long().clamp(1, len(sigmas)) - 1]

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..discrete import Discrete
 from ..schedules import Schedule
 from ..sdes import SDE
+from .levels import on_device
 
 #: w(sigma): [B] float64 to [B] float64.
 Weighting = Callable[[Tensor], Tensor]
@@ -64,8 +65,8 @@ def _likelihood(sigma: Tensor, process: SDE) -> Tensor:
 
 
 def _variational(sigma: Tensor, schedule: Discrete) -> Tensor:
-    levels = torch.tensor(schedule.sigmas, dtype=torch.float64, device=sigma.device)
+    levels = on_device(tuple(schedule.sigmas), sigma.device)
     step = (sigma[:, None] - levels).abs().argmin(1)
     before = levels[(step - 1).clamp(min=0)] ** -2
     before = torch.where(step == 0, 1 + 2 * levels[0] ** -2, before)  # 1/std^2 = 1 + 1/sigma^2 instead of the difference
-    return (before - sigma**-2) / 2
+    return (before - levels[step] ** -2) / 2

@@ -54,10 +54,14 @@ class Discriminator(nn.Module):
         features = self.extractor(x, t, feature=True)
         return self.head(features, t, condition=class_labels if self.head.condition else None).flatten()
 
-    def log_ratio(self, x: Tensor, sigma: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """[B] ln r of unscaled samples x = x0 + sigma*z, within +-11.5; sigma [B], both in data units."""
+    def logits(self, x: Tensor, sigma: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """[B] ln r of unscaled samples x = x0 + sigma*z; sigma [B], both in data units."""
         state, t = vp_state(x, sigma, self.head.freqs.dtype)
-        return self(state, t, class_labels).clamp(-_LIMIT, _LIMIT)
+        return self(state, t, class_labels)
+
+    def log_ratio(self, x: Tensor, sigma: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """`logits` within +-11.5, with no gradient beyond: what guides."""
+        return self.logits(x, sigma, class_labels).clamp(-_LIMIT, _LIMIT)
 
 
 def cosine_time(t: Tensor, offset: float = 0.008) -> Tensor:

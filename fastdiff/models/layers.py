@@ -113,7 +113,9 @@ class GroupNorm(nn.Module):
         """The norm of x, then *(1 + scale) + shift ([B, C] each) and SiLU where asked."""
         if _fused_is_faster(x):
             return group_norm_silu(x, self.weight, self.bias, self.num_groups, self.eps, scale=scale, shift=shift, silu=silu)
-        y = nnf.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+        # Under autocast the norm runs in float32: its parameters must not be rounded on the way.
+        dtype = self.weight.dtype if torch.is_autocast_enabled(x.device.type) else x.dtype
+        y = nnf.group_norm(x, self.num_groups, self.weight.to(dtype), self.bias.to(dtype), self.eps)
         if scale is not None:
             y = torch.addcmul(shift[:, :, None, None], y, scale[:, :, None, None] + 1)  # type: ignore[index]
         return nnf.silu(y) if silu else y

@@ -104,8 +104,8 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
 
 
 def check_no_dual(*tensors: Tensor | None) -> None:
-    """Refuse forward-mode dual tensors: the dispatcher would drop their tangents in silence (torch.func.jvp works)."""
-    if forward_ad._current_level < 0:
+    """Refuse forward-mode dual tensors: the dispatcher would drop their tangents in silence. Under torch.func the references run."""
+    if forward_ad._current_level < 0 or torch._C._functorch.maybe_current_level() is not None:
         return
     if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
         raise NotImplementedError("forward-mode dual tensors are not supported: use torch.func.jvp")

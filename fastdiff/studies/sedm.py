@@ -104,9 +104,9 @@ def finding(numbers: Numbers) -> str:
     """In one sentence."""
     parts = []
     for name, result in numbers["samplers"].items():
-        table = result["table"]
-        parts.append(f"{name}: {table['EDM']['mean']:.2f} > {table['EDM-G++']['mean']:.2f} > {table['SEDM-G++']['mean']:.2f}")
-    return "EDM > EDM-G++ > SEDM-G++, " + ", ".join(parts)
+        changes = [f"{result['table'][m]['minus_edm']['mean']:+.2f}" for m in ("EDM + scaling", "EDM-G++", "SEDM-G++")]
+        parts.append(f"{name} {', '.join(changes)}")
+    return "Distance against EDM's with scaling, guidance, both: " + "; ".join(parts)
 
 
 def table(numbers: Numbers) -> str:

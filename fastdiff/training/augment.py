@@ -1,6 +1,7 @@
 """Non-leaky augmentation: images are turned, scaled and shifted, and the network is told how.
 
-Told all zeros, it generates images as they are. The nine labels are those of EDM's networks: flips in x and y, scale, rotation (cos - 1,
+Told all zeros, it generates images as they are. Pixels are interpolated at twice the resolution (bicubic up, bilinear, box down; EDM
+uses the sym6 wavelet). The nine labels are those of EDM's networks: flips in x and y, scale, rotation (cos - 1,
 sin), stretching along an angle (2), translation (2).
 
 Source: Karras et al. 2020 (arXiv:2006.06676); 2022, appendix F.2.
@@ -48,7 +49,7 @@ def augment(images: Tensor, key: Tensor, p: float) -> tuple[Tensor, Tensor]:
     images = torch.where(_column(flip_x) > 0, images.flip(3), images)
     images = torch.where(_column(flip_y) > 0, images.flip(2), images)
     ratio, width = torch.exp2(scale * SCALE_STD), torch.exp2(stretch * STRETCH_STD)
-    matrix = _rotation(turn) @ _rotation(along) @ torch.diag_embed(torch.stack([1 / width, width], 1)) @ _rotation(-along)
+    matrix = _rotation(turn) @ _rotation(-along) @ torch.diag_embed(torch.stack([1 / width, width], 1)) @ _rotation(along)
     matrix = matrix / ratio[:, None, None]
     offset = torch.stack(shift, 1) * (2 * SHIFT_STD)  # affine_grid's image spans -1 .. 1
     changed = (scale != 0) | (turn != 0) | (stretch != 0) | (shift[0] != 0)

@@ -31,6 +31,7 @@ class Source(Protocol):
 
     shape: tuple[int, ...]
     classes: int
+    labels: Tensor  #: [N] int64, -1 where there is none
 
     def __len__(self) -> int: ...
 
@@ -43,7 +44,7 @@ class Plain:
 
     def __init__(self, name: str) -> None:
         self.data = open_data(name)
-        self.shape, self.classes = tuple(self.data.shape), self.data.classes
+        self.shape, self.classes, self.labels = tuple(self.data.shape), self.data.classes, self.data.labels
 
     def __len__(self) -> int:
         return len(self.data)
@@ -65,20 +66,24 @@ class Telling:
         if self.real.shape != self.generated.shape:
             raise ValueError(f"generated: expected images {list(self.real.shape)} as the data's, got {list(self.generated.shape)}")
         self.shape, self.classes = tuple(self.real.shape), self.real.classes
+        self.labels = torch.cat([self.real.labels, self.generated.labels])
+        if int(self.labels.max()) >= self.classes:
+            raise ValueError(f"generated: expected the {self.classes} classes of the data, got one {int(self.labels.max())}")
 
     def __len__(self) -> int:
         return 2 * max(len(self.real), len(self.generated))
 
     def load(self, indices: list[int]) -> dict[str, Tensor]:
         """x0, labels and real."""
-        where = torch.tensor(indices)
+        where = torch.tensor(indices, dtype=torch.int64)
         real = where % 2 == 0
-        parts = [data.batch(torch.div(where, 2, rounding_mode="floor") % len(data)) for data in (self.real, self.generated)]
-        column = real.reshape(-1, *[1] * len(self.shape))
-        (x_real, y_real), (x_fake, y_fake) = parts
-        if self.real.levels:
-            x_fake = ((x_fake + 1) / 2 * (self.real.levels - 1)).round() / (self.real.levels - 1) * 2 - 1
-        return {"x0": torch.where(column, x_real, x_fake), "labels": torch.where(real, y_real, y_fake), "real": real.float()}
+        x0, labels = torch.empty(len(where), *self.shape), torch.empty(len(where), dtype=torch.int64)
+        for data, chosen in ((self.real, real), (self.generated, ~real)):
+            x, y = data.batch(where[chosen] // 2 % len(data))
+            if data is self.generated and self.real.levels:
+                x = ((x + 1) / 2 * (self.real.levels - 1)).round() / (self.real.levels - 1) * 2 - 1
+            x0[chosen], labels[chosen] = x, y
+        return {"x0": x0, "labels": labels, "real": real.float()}
 
 
 def source_of(config: TrainConfig) -> Source:
@@ -106,9 +111,10 @@ def batches(source: Source, config: TrainConfig, world: World, images: int) -> I
     loaded = iter(loader) if loader is not None else (source.load(indices) for indices in positions)
     image = len(source.shape) == 3 and config.channels_last
     for where, tensors in zip(positions.ranges(), loaded, strict=True):
-        moved = {name: t.to(world.device, non_blocking=True) for name, t in tensors.items()}
-        x0, labels = moved.pop("x0"), moved.pop("labels")
-        key = keys(config.seed, len(where), first=where.start, device=world.device)
+        tensors["key"] = keys(config.seed, len(where), first=where.start)
+        pinned = {name: t.pin_memory() if world.device.type == "cuda" else t for name, t in tensors.items()}
+        moved = {name: t.to(world.device, non_blocking=True) for name, t in pinned.items()}
+        x0, labels, key = (moved.pop(name) for name in ("x0", "labels", "key"))
         if config.augment:
             x0, moved["augment_labels"] = augment(x0, key, config.augment)
         if image:

@@ -6,6 +6,7 @@ import dataclasses
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +52,7 @@ class TrainConfig:
     beta_max: float = about("vp, sub-vp: beta at 1; ddpm: the last beta", 20.0)
     steps: int = about("ddpm, smld: how many levels", 1000)
     weighting: Literal["simple", "edm", "likelihood", "variational", "x0", "min-snr"] = about("what an error costs; see losses", "edm")
+    label_scale: float = about("eps, score, v, x0: the network is told label_scale*time; 0 for 999 (SDEs) or 1 (steps)", 0.0)
     sigma_data: float = about("edm weighting: standard deviation of the data", 0.5)
     input_perturbation: float = about("gamma of Ning et al. 2023: more noise on the input than the network is told of", 0.0)
     augment: float = about("probability of EDM's non-leaky augmentations (the network needs augment_dim=9)", 0.0)
@@ -87,12 +89,26 @@ class TrainConfig:
             if allowed and isinstance(allowed[0], str) and value not in allowed:
                 raise ValueError(f"{f.name}: expected one of {', '.join(allowed)}, got {value!r}")
         for name in ("images", "batch", "accumulate", "steps", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected an integer >= 1, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise ValueError(f"lr: expected a number > 0, got {self.lr}")
-        if not 0 <= self.augment <= 1:
-            raise ValueError(f"augment: expected a probability, got {self.augment}")
+            self._expect(name, getattr(self, name) >= 1, "an integer >= 1")
+        for name in ("lr", "sigma_data", "p_std", "epsilon_t", "sigma_min", "beta_min", "adam_eps"):
+            self._expect(name, getattr(self, name) > 0, "a number > 0")
+        for name in (
+            "clip", "warm_up", "sample_every", "workers", "seed", "weight_decay", "input_perturbation", "ema_half_life", "ema_ramp",
+            "label_scale",
+        ):  # fmt: skip
+            self._expect(name, getattr(self, name) >= 0, "a number >= 0")
+        self._expect("augment", 0 <= self.augment <= 1, "a probability")
+        self._expect("ema_std", 0 < self.ema_std < 0.28, "a number between 0 and 0.28")
+        self._expect("betas", len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
+        self._expect("sigma_max", self.sigma_max > self.sigma_min, f"more than sigma_min = {self.sigma_min}")
+        if self.weighting == "variational":
+            self._expect("levels", self.levels == "uniform-steps" and self.process == "ddpm", "uniform-steps of process ddpm with it")
+        if self.levels == "uniform-time":
+            self._expect("levels", self.process in ("vp", "sub-vp", "ve"), "uniform-time with the processes vp, sub-vp and ve only")
+
+    def _expect(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise ValueError(f"{name}: expected {wanted}, got {getattr(self, name)}")
 
     @property
     def spec(self) -> Spec:
@@ -171,5 +187,6 @@ def _checked(name: str, value: Any) -> Any:
     return value
 
 
+@cache
 def _types() -> dict[str, Any]:
     return typing.get_type_hints(TrainConfig)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Journal:
     def _forget(self, images: int) -> None:
         """Drop the lines that a killed run wrote after its last checkpoint: they will be written again."""
         if self.lines.exists():
-            kept = [line for line in self.lines.read_text().splitlines() if line and json.loads(line)["images"] <= images]
+            kept = [line for line in self.lines.read_text().splitlines() if _seen(line) <= images]
             text = "".join(f"{line}\n" for line in kept)
             write_atomically(self.lines, lambda file: file.write(text.encode()))
 
@@ -77,3 +78,11 @@ class Journal:
         self.bar.close()
         if self.writer is not None:
             self.writer.close()
+
+
+def _seen(line: str) -> float:
+    """The images that a line of the log was written after; infinite for one that a kill has torn."""
+    try:
+        return float(json.loads(line)["images"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -6,6 +6,7 @@ import contextlib
 import math
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from ..distributed import World, world
 from ..models import EXTRACTORS, MODELS, Discriminator, load_extractor, load_model
 from ..sampling import sample
 from .batches import Batch, batches, source_of
+from .checks import check_fit
 from .config import TrainConfig
 from .ema import Average, keep
 from .journal import Journal
 from .objectives import OBJECTIVES, Denoise, Objective, sampler_for
 from .order import seed_of
-from .state import load_state, open_run, save_state
+from .state import check_run, load_state, save_state, write_config
 
 GRID = 64
 
@@ -33,7 +35,10 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says why, and what to change."""
 
 
-def train(config: TrainConfig, folder: Path | str, *, device: str | None = None, progress: bool | None = None) -> Path:
+def train(
+    config: TrainConfig, folder: Path | str, *, device: str | None = None, progress: bool | None = None,
+    announce: Callable[[str], object] = lambda text: None,
+) -> Path:  # fmt: skip
     """Train, or go on with, the run in a folder; under torchrun on all its processes.
 
     Args:
@@ -41,6 +46,7 @@ def train(config: TrainConfig, folder: Path | str, *, device: str | None = None,
         folder: of the run: config.json, state.pt, network.safetensors with network.json (the averaged weights), log.jsonl, pictures,
             tensorboard's events.
         device: "cpu" or "cuda"; default: a GPU if there is one. progress: show a bar; default: only on a terminal.
+        announce: called on the main process with what begins and what was written, for people.
 
     Returns:
         The path of the averaged network, for `fastdiff.checkpoints.load_network`.
@@ -53,10 +59,20 @@ def train(config: TrainConfig, folder: Path | str, *, device: str | None = None,
     folder = Path(folder)
     if config.batch % (place.size * config.accumulate):
         raise ValueError(f"batch: expected a multiple of {place.size} processes times {config.accumulate} parts, got {config.batch}")
+    check_run(folder, config)
+    run = _Run(config, folder, place)
     if place.is_main:
-        open_run(folder, config)
+        write_config(folder, config)
+        parameters = sum(p.numel() for p in run.objective.net.parameters())
+        at = f", from image {run.images:,} on" if run.images else ""
+        announce(
+            f"{config.network}, {parameters / 1e6:.2f} M parameters, {config.images:,} images in batches of {config.batch}{at} -> {folder}"
+        )
     place.wait()
-    return _Run(config, folder, place).run(progress)
+    path = run.run(progress)
+    if place.is_main:
+        announce(f"wrote {path}")
+    return path
 
 
 class _Run:
@@ -65,13 +81,14 @@ class _Run:
     def __init__(self, config: TrainConfig, folder: Path, place: World) -> None:
         self.config, self.folder, self.world = config, folder, place
         self.source = source_of(config)
+        check_fit(config, self.source.shape, self.source.classes, self.source.labels)
         torch.manual_seed(seed_of(config.seed, 0))
         objective = OBJECTIVES[config.task](config, self.source.shape, self.source.classes)
         if isinstance(objective.net, Discriminator):
-            _copy_weights(_extractor(config.extractor), objective.net.extractor, config.extractor)
+            _copy_weights("extractor", _extractor(config.extractor), objective.net.extractor, config.extractor)
         if config.start:
             start = load_model(config.start) if config.start in MODELS else load_network(config.start)
-            _copy_weights(start, objective.net, config.start)
+            _copy_weights("start", start, objective.net, config.start)
         if config.channels_last and len(self.source.shape) == 3:
             objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective: Objective = objective.to(place.device).train()
@@ -89,7 +106,8 @@ class _Run:
         if config.compile:
             self.model = torch.compile(self.objective, dynamic=False)  # type: ignore[assignment]
         if place.size > 1:
-            self.model = DistributedDataParallel(self.model, device_ids=[place.device.index] if place.device.type == "cuda" else None)
+            devices = [place.device.index] if place.device.type == "cuda" else None
+            self.model = DistributedDataParallel(self.model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     # ---- one step ----
 
@@ -104,7 +122,8 @@ class _Run:
             with self._synchronized(i == len(parts) - 1):
                 loss = self.model(part.x0, part.labels, part.key, **part.more)
                 self.scaler.scale(loss.mean() / len(parts)).backward()
-                self.total += torch.stack([loss.detach().double().sum(), self.total.new_tensor(len(loss))])
+                self.total[0] += loss.detach().double().sum()
+                self.total[1] += len(loss)
         if config.clip:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.parameters, config.clip, foreach=True)
@@ -150,9 +169,10 @@ class _Run:
                     started, seen = time.perf_counter(), self.images
                 if journal is not None and c.sample_every and (self._due(c.sample_every) or last):
                     self._picture(journal)
-                if self._due(c.save_every) or last or signals.came:
+                stop = self._stop(signals)
+                if self._due(c.save_every) or last or stop:
                     self._save()
-                if signals.came and not last:
+                if stop and not last:
                     if journal is not None:
                         journal.close()
                     raise KeyboardInterrupt
@@ -160,20 +180,36 @@ class _Run:
             journal.close()
         return self._save_network()
 
+    def _stop(self, signals: _Signals) -> bool:
+        """Whether a signal came to any process; on GPUs they ask each other only now and then, since asking waits for the device."""
+        if self.world.size == 1:
+            return signals.came
+        step = self.images // self.config.batch
+        return step % (1 if self.world.device.type == "cpu" else 32) == 0 and self.world.any(signals.came)
+
     def _due(self, every: int) -> bool:
         return self.images // every > (self.images - self.config.batch) // every
 
     def _log(self, journal: Journal | None, rate: float) -> None:
+        loss = self._mean_loss()
+        self.total.zero_()
+        if journal is not None:
+            journal.scalars(self.images, loss=loss, lr=self.optimizer.param_groups[0]["lr"], images_per_second=rate)
+
+    def _mean_loss(self) -> float:
+        """Of all processes since the last line of the log.
+
+        Raises:
+            TrainingError: it is no number.
+        """
         total, count = self.world.sum(self.total).tolist()
         loss = total / max(count, 1.0)
-        self.total.zero_()
         if not math.isfinite(loss):
             raise TrainingError(
                 f"loss: expected a number, got {loss} after {self.images} images; the last checkpoint in {self.folder} is good: "
                 "lower lr, set clip=1, or use precision=bf16 instead of fp16, in a new run directory"
             )
-        if journal is not None:
-            journal.scalars(self.images, loss=loss, lr=self.optimizer.param_groups[0]["lr"], images_per_second=rate)
+        return loss
 
     @torch.no_grad()
     def _picture(self, journal: Journal) -> None:
@@ -199,10 +235,12 @@ class _Run:
     # ---- files ----
 
     def _save(self) -> None:
+        self._mean_loss()  # weights that a bad loss has spoiled must not replace good ones
+        total = self.world.sum(self.total)
         if self.world.is_main:
             save_state(self.folder, {
                 "images": self.images, "net": self.objective.net.state_dict(), "average": self.average.net.state_dict(),
-                "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "total": self.total,
+                "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "total": total,
             })  # fmt: skip
             self._save_network()
         self.world.wait()
@@ -216,7 +254,7 @@ class _Run:
         return path
 
     def _resume(self) -> None:
-        state = load_state(self.folder, self.world.device)
+        state = load_state(self.folder)
         if state is None:
             return
         self.images = state["images"]
@@ -235,12 +273,12 @@ def _extractor(name: str) -> nn.Module:
     return load_extractor(name) if name in EXTRACTORS else load_network(name)
 
 
-def _copy_weights(source: nn.Module, net: nn.Module, name: str) -> None:
+def _copy_weights(field: str, source: nn.Module, net: nn.Module, name: str) -> None:
     """Take over weights, all of them."""
     try:
         net.load_state_dict(source.state_dict())
     except RuntimeError as error:
-        raise ValueError(f"start: expected weights of the same network, got {name} ({str(error).splitlines()[1].strip()})") from error
+        raise ValueError(f"{field}: expected weights of the same network, got {name} ({str(error).splitlines()[1].strip()})") from error
 
 
 class _Signals:
@@ -256,7 +294,9 @@ class _Signals:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def _note(self, *_: object) -> None:
+    def _note(self, number: int, frame: object) -> None:
+        if self.came and callable(self._before[number]):  # a second one does not wait
+            self._before[number](number, frame)
         self.came = True
 
     def __exit__(self, *_: object) -> None:

@@ -30,7 +30,7 @@ from .config import TrainConfig
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def process_of(config: TrainConfig) -> Schedule:
+def process_for(config: TrainConfig) -> Schedule:
     """The forward process that a configuration names."""
     c = config
     if c.process == "ddpm":
@@ -47,7 +47,7 @@ def levels_of(config: TrainConfig) -> Levels:
         return LogNormal(c.p_mean, c.p_std)
     if c.levels == "uniform-log":
         return UniformLog(c.sigma_min, c.sigma_max)
-    process = process_of(c)
+    process = process_for(c)
     if c.levels == "uniform-time":
         return UniformTime(process, c.epsilon_t)
     if isinstance(process, Discrete):
@@ -67,12 +67,12 @@ def parametrization_for(config: TrainConfig, net: nn.Module) -> Parametrization:
         return parametrization_of(net, "D")
     if config.predicts == "F":
         return EDM(config.sigma_min, config.sigma_max, sigma_data=config.sigma_data)
-    return BY_NAME[config.predicts](schedule=process_of(config))  # type: ignore[call-arg]
+    return BY_NAME[config.predicts](schedule=process_for(config), label_scale=config.label_scale or None)  # type: ignore[call-arg]
 
 
 def sampler_for(config: TrainConfig) -> Sampler:
     """How the literature samples from what a configuration trains."""
-    process = process_of(config)
+    process = process_for(config)
     if config.process == "smld":
         return AnnealedLangevin(tuple(geometric_sigmas(config.steps, config.sigma_max, config.sigma_min)), denoise=True)
     if isinstance(process, Discrete):
@@ -114,15 +114,16 @@ class Denoise(Objective):
     def __init__(self, config: TrainConfig, shape: tuple[int, ...], classes: int) -> None:
         super().__init__(config, shape, classes)
         self.parametrization = parametrization_for(config, self.net)
-        self.weight = weighting(config.weighting, process=process_of(config), sigma_data=config.sigma_data)
+        self.weight = weighting(config.weighting, process=process_for(config), sigma_data=config.sigma_data)
 
     def forward(self, x0: Tensor, labels: Tensor, key: Tensor, augment_labels: Tensor | None = None) -> Tensor:
         sigma = self.levels.draw(key)
         condition: dict[str, Any] = {}
         if self.config.conditional:
             condition["class_labels"] = self.one_hot(labels)
-        if augment_labels is not None:
-            condition["augment_labels"] = augment_labels
+        if self.config.arguments.get("augment_dim"):  # zeros say that nothing was changed; every parameter takes part in each step
+            labelled = augment_labels is not None
+            condition["augment_labels"] = augment_labels if labelled else x0.new_zeros(len(x0), self.config.arguments["augment_dim"])
         raw: Callable[..., Tensor] = self.net.raw if self.config.predicts == "precond" else self.net  # type: ignore[assignment]
 
         def net(x: Tensor, label: Tensor, **condition: Any) -> Tensor:
@@ -158,7 +159,7 @@ class Discriminate(Objective):
         sigma = self.levels.draw(key).to(x0.dtype)
         classes = labels if self.config.conditional else None
         with self.autocast(x0.device):
-            return discriminator_loss(self.net.log_ratio, x0, real, sigma, key, class_labels=classes)  # type: ignore[arg-type]
+            return discriminator_loss(self.net.logits, x0, real, sigma, key, class_labels=classes)  # type: ignore[arg-type]
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"denoise": Denoise, "classify": Classify, "discriminate": Discriminate}

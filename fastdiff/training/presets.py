@@ -53,7 +53,7 @@ _DDPM = replace(
 #: The VP SDE: continuous times by Gaussian Fourier features, reverse diffusion in a thousand steps (Song et al. 2021).
 _SDE = replace(
     _SMALL, network="SongUNet", arguments=_MNIST | {"embedding_type": "fourier", "channel_mult_noise": 2}, predicts="eps", process="vp",
-    levels="uniform-time",
+    levels="uniform-time", label_scale=1.0,
 )  # fmt: skip
 
 

@@ -17,21 +17,26 @@ from .config import TrainConfig
 _FREE = {"log_every", "sample_every", "save_every", "workers"}
 
 
-def open_run(folder: Path, config: TrainConfig) -> None:
-    """Make a run directory, or check that it holds the same run.
+def check_run(folder: Path, config: TrainConfig) -> None:
+    """Check that a run directory holds nothing yet, or a state of the same run.
 
     Raises:
         ValueError: it holds another run.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.json"
-    wanted = asdict(config)
-    if path.exists():
-        found = json.loads(path.read_text())
-        differ = [name for name in wanted if name not in _FREE and _plain(wanted[name]) != found.get(name)]
-        if differ:
-            changes = ", ".join(f"{name}: {found.get(name)!r} there, {wanted[name]!r} here" for name in differ)
-            raise ValueError(f"run directory: expected a new one or the same run, got {folder} with another ({changes})")
+    if not path.exists() or not (folder / "state.pt").exists():
+        return
+    wanted, found = _plain(asdict(config)), json.loads(path.read_text())
+    differ = [name for name in wanted if name not in _FREE and name in found and wanted[name] != found[name]]
+    if differ:
+        changes = ", ".join(f"{name}: {found[name]!r} there, {wanted[name]!r} here" for name in differ)
+        raise ValueError(f"run directory: expected a new one or the same run, got {folder} with another ({changes})")
+
+
+def write_config(folder: Path, config: TrainConfig) -> None:
+    """Make a run directory, with the configuration as JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted, path = asdict(config), folder / "config.json"
     text = json.dumps(wanted, indent=2) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
 
@@ -48,8 +53,8 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
         left.unlink(missing_ok=True)
 
 
-def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """The state that was saved last; None in a new run. Nothing in the file is executed.
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The state that was saved last, on the CPU; None in a new run. Nothing in the file is executed.
 
     Raises:
         ValueError: the file is damaged.
@@ -58,6 +63,6 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         raise ValueError(f"state: expected what a training run wrote, got a damaged {path} ({str(error).splitlines()[0]})") from error

@@ -87,6 +87,33 @@ def test_a_signal_ends_the_run_after_its_step_with_its_state_saved(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_signal_to_one_of_two_processes_ends_both_with_the_state_saved(tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    more = ("images=64000", "save_every=64000", "arguments.dropout=0.0")
+    process = subprocess.Popen(
+        command(tmp_path / "run", *more, launcher=launcher), env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "run" / "log.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGTERM)
+    process.communicate(timeout=100)
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["images"] > 0
+
+
+def test_a_torn_line_of_the_log_and_a_failed_start_are_no_obstacle(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(FileNotFoundError):
+        train(config("data=nowhere.npz"), folder, device="cpu", progress=False)
+    train(config("images=64"), folder, device="cpu", progress=False)
+    with (folder / "log.jsonl").open("a") as file:
+        file.write('{"images": 6')
+    train(config("images=64"), folder, device="cpu", progress=False)
+    assert [n for n, _ in losses(folder)] == [64]
+
+
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(tmp_path):
     fixed = ("arguments.dropout=0.0", "arguments.label_dropout=0.0", "images=320")
     runs = {}
@@ -124,6 +151,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_checkpoint(tmp_pa
     with pytest.raises(TrainingError, match="lower lr, set clip=1"):
         train(config("lr=1e30", "clip=0", "warm_up=0", "images=6400", "save_every=6400"), tmp_path / "run", device="cpu", progress=False)
     assert not (tmp_path / "run" / "network.safetensors").exists()
+    with pytest.raises(TrainingError):  # nor does a checkpoint between two lines of the log keep the spoiled weights
+        train(config("lr=1e30", "clip=0", "warm_up=0", "images=640", "log_every=640"), tmp_path / "b", device="cpu", progress=False)
+    state = torch.load(tmp_path / "b" / "state.pt", weights_only=True) if (tmp_path / "b" / "state.pt").exists() else {"net": {}}
+    assert all(torch.isfinite(t).all() for t in state["net"].values())
 
 
 def test_damaged_state_says_so(tmp_path):

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from fastdiff import keys
+from fastdiff import Discrete, keys
 from fastdiff.models import build
-from fastdiff.training import PRESETS, TrainConfig
+from fastdiff.training import PRESETS, TrainConfig, train
 from fastdiff.training.augment import LABELS, augment
 from fastdiff.training.config import read_config
 from fastdiff.training.ema import Average, keep, power_exponent
+from fastdiff.training.objectives import parametrization_for, process_for
 from fastdiff.training.order import Order, Positions
 
 
@@ -37,6 +38,11 @@ def test_a_config_is_a_preset_with_changes(tmp_path):
         (["process=cold"], "process: expected one of edm, vp"),
         (["compile=1"], "compile: expected bool, got 1"),
         (["augment=2.0"], "augment: expected a probability"),
+        (["betas=[0.9]"], r"betas: expected two numbers"),
+        (["sigma_data=0.0"], "sigma_data: expected a number > 0"),
+        (["seed=-1"], "seed: expected a number >= 0, got -1"),
+        (["levels=uniform-time"], "levels: expected uniform-time with the processes vp, sub-vp and ve only"),
+        (["weighting=variational"], "levels: expected uniform-steps of process ddpm with it"),
     ],
 )
 def test_bad_overrides_say_what_was_expected(overrides, message):
@@ -61,6 +67,42 @@ def test_bad_sources_say_what_was_expected(tmp_path):
 def test_published_networks_have_their_parameters(name, parameters):
     with torch.device("meta"):
         assert sum(p.numel() for p in build(PRESETS[name].spec).parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "message"),
+    [
+        ("digits", {"data": "swiss-roll"}, r"data: expected samples of the network's shape \[1, 8, 8\], got \[2\]"),
+        ("digits", {"arguments.img_resolution": 16}, r"data: expected samples of the network's shape \[1, 16, 16\]"),
+        ("digits", {"conditional": False}, r"arguments.label_dim: expected 0 \(conditional is false\), got 10"),
+        ("ddpm-digits", {"conditional": True}, r"arguments.label_dim: expected 10 \(the classes\), got 0"),
+        ("swiss-roll", {"conditional": True}, "conditional: expected data with a class for each image"),
+        ("digits", {"augment": 0.1}, "arguments.augment_dim: expected 9 with augmentation"),
+        ("digits-extractor", {"augment": 0.1}, "augment: expected 0 but for denoisers of images"),
+        ("digits-extractor", {"arguments.out_channels": 5}, "arguments.out_channels: expected 10, the classes of the data, got 5"),
+        ("digits-discriminator", {"generated": ""}, "generated: expected the path of generated samples"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_refused_before_anything_is_written(tmp_path, preset, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train(PRESETS[preset].changed(changes), tmp_path / "run", device="cpu", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_preset_here_can_tell_its_noise_levels_apart():
+    """The embedding of the network's label must vary smoothly: times a thousandth apart look alike, those a tenth apart do not."""
+    for name in ("ddpm-digits", "sde-digits", "smld-digits", "digits"):
+        torch.manual_seed(0)
+        net = build(PRESETS[name].spec)
+        meaning = parametrization_for(PRESETS[name], net)
+        process = process_for(PRESETS[name])
+        end = len(process) - 1 if isinstance(process, Discrete) else process.T
+        t = torch.tensor([0.5, 0.501, 0.6], dtype=torch.float64) * end
+        sigma = process.sigma(t)
+        embed = net.model.map_noise if hasattr(net, "model") else net.map_noise
+        a, b, c = nn.functional.normalize(embed(meaning.label(sigma).float()), dim=1)
+        assert a @ b > 0.9, name
+        assert a @ c < a @ b, name
 
 
 def test_order_shows_every_image_once_an_epoch_wherever_it_starts():
