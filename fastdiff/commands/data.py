@@ -53,7 +53,7 @@ def data(source: str | None, out: Path | None, per_class: int, to: Path | None, 
     if to is not None:
         check_target(opened, to)
     if out is not None and opened.is_points:
-        from ..studies._common import require_matplotlib
+        from ..figures import require_matplotlib
 
         require_matplotlib()
     summary = describe(opened, progress=True)
@@ -94,8 +94,9 @@ def _scatter(opened: ImageData, out: Path) -> str:
     """The first points of the plane; returns what is shown."""
     import torch
 
+    from ..figures import BLUE, picture
     from ..files import write_atomically
-    from ..studies._common import BLUE, picture, scatter
+    from ..studies._common import scatter
 
     if opened.shape != (2,):
         raise ValueError(f"--out: expected points of the plane [2], got {list(opened.shape)}; leave it out")

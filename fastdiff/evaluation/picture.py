@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..figures import BLUE, GREEN, ORANGE, PURPLE, RED, TRUTH, picture
 from ..files import write_atomically
 from ..images import grid, to_uint8
-from ..studies._common import BLUE, GREEN, ORANGE, PURPLE, RED, TRUTH, picture
 from .evaluate import Evaluation
 from .nll import NLL
 

@@ -21,13 +21,13 @@ from ..commands._options import expect_range
 from ..data import ImageData, open_data
 from ..data.sources import SPLITS
 from ..distributed import World, world
+from ..figures import require_matplotlib
 from ..files import check_writable, write_atomically
 from ..guidance import ClassifierFree
 from ..models import discriminator_guidance
 from ..ode import ODESolver
 from ..opening import Opened, open_discriminator, open_model
 from ..samplers import EDMSampler
-from ..studies._common import require_matplotlib
 from .evaluate import METRICS, Draw, Evaluation, Reference, check_metrics, evaluate_images, reference_of, sample_source
 from .features import FeatureExtractor, open_features
 from .nll import NLL, nll, nll_table

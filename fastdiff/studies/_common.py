@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .._version import __version__
+from ..figures import DPI, picture, require_matplotlib
 from ..files import check_writable, write_atomically
 from ..loop import StepInfo
 from ..noise import Seeds, Stream, randn
@@ -25,16 +26,6 @@ if TYPE_CHECKING:
 
 #: The result of a study, as it goes into JSON: names to numbers, or to lists and dictionaries of them.
 Numbers = dict[str, Any]
-
-#: Colors that people with any color vision can tell apart (Okabe and Ito 2008); one meaning each, in all pictures.
-TRUTH, BLUE, RED, GREEN, PURPLE, ORANGE = "#444444", "#0072B2", "#D55E00", "#009E73", "#AA4499", "#E69F00"
-
-_DPI = 150
-_LOOK: Any = {
-    "font.size": 11, "axes.titlesize": 11, "axes.titlelocation": "left", "axes.labelsize": 11, "legend.fontsize": 10,
-    "figure.titlesize": 13, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.8,
-    "axes.grid": False, "grid.color": "#dddddd", "grid.linewidth": 0.6, "image.cmap": "Greys", "savefig.dpi": _DPI,
-}  # fmt: skip
 
 
 class Part(IntEnum):
@@ -144,7 +135,7 @@ class Study:
         with picture(self.size) as figure:
             figure.suptitle(self.finding(numbers), x=0.01, ha="left", fontweight="bold")
             self.draw(figure, numbers, rest)
-            write_atomically(png, lambda file: figure.savefig(file, format="png", dpi=_DPI))
+            write_atomically(png, lambda file: figure.savefig(file, format="png", dpi=DPI))
         record = {
             "study": self.name, "about": self.about, "source": self.source, "finding": self.finding(numbers), "seed": seed,
             "quick": quick, "fastdiff": __version__, "torch": torch.__version__, "numbers": numbers,
@@ -163,27 +154,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def require_matplotlib() -> None:
-    """Raise ImportError, saying what to install, where matplotlib is missing."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("the pictures need matplotlib: pip install 'fastdiff-torch[plot]'") from error
-
-
-@contextmanager
-def picture(size: tuple[float, float]) -> Iterator[Figure]:
-    """A figure with the look of the studies, drawn by Agg: no display is needed, and pyplot's state is left alone."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_LOOK):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
 
 
 def scatter(axes: Axes, x: Tensor, color: Any, *, limit: float, label: str | None = None, size: float = 3.0, **more: Any) -> None:

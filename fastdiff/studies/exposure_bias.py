@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..figures import BLUE, GREEN, ORANGE, PURPLE, RED, TRUTH
 from ..loop import StepInfo
 from ..models import discriminator_guidance, load_discriminator, load_model
 from ..models.digits.data import load_digits
@@ -20,7 +21,7 @@ from ..ops import perturb
 from ..samplers import EDMSampler
 from ..sampling import sample
 from ..time_shift import TimeShift, variance_within
-from ._common import BLUE, GREEN, ORANGE, PURPLE, RED, TRUTH, Numbers, Part, Study, seed_of
+from ._common import Numbers, Part, Study, seed_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

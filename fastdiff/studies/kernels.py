@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..discrete import Discrete, geometric_sigmas, linear_betas
+from ..figures import BLUE, RED
 from ..schedules import Float
 from ..sdes import SDE, VESDE, VPSDE
-from ._common import BLUE, RED, Numbers, Study
+from ._common import Numbers, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

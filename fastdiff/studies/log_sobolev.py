@@ -28,12 +28,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..figures import BLUE, GREEN
 from ..loop import run
 from ..noise import keys, randn
 from ..parametrizations import Score
 from ..samplers import Langevin
 from ..schedules import Float, Linear
-from ._common import BLUE, GREEN, Numbers, Part, Recorder, Study, seed_of
+from ._common import Numbers, Part, Recorder, Study, seed_of
 from .mixture import Mixture
 
 if TYPE_CHECKING:

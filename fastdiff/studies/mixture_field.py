@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ._common import BLUE, TRUTH, Numbers, Part, Study, seed_of, square
+from ..figures import BLUE, TRUTH
+from ._common import Numbers, Part, Study, seed_of, square
 from .mixture import Mixture
 from .mlp import ScoreMLP, train
 

@@ -22,12 +22,13 @@ import numpy as np
 import torch
 
 from ..discrete import Discrete
+from ..figures import BLUE, GREEN, ORANGE, PURPLE, RED
 from ..loop import run
 from ..noise import keys, randn
 from ..parametrizations import Denoiser
 from ..samplers import DDIM, DPMSolver2M, EDMSampler, PCSampler, Sampler
 from ..sdes import VPSDE
-from ._common import BLUE, GREEN, ORANGE, PURPLE, RED, Numbers, Part, Study, scatter, seed_of, sliced_wasserstein
+from ._common import Numbers, Part, Study, scatter, seed_of, sliced_wasserstein
 from .mixture import Mixture
 
 if TYPE_CHECKING:

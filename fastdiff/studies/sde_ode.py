@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..figures import BLUE, RED, TRUTH
 from ..loop import run
 from ..noise import keys, randn
 from ..parametrizations import Score
 from ..samplers import PCSampler
 from ..schedules import Float
 from ..sdes import VPSDE
-from ._common import BLUE, RED, TRUTH, Numbers, Part, Recorder, Study, seed_of
+from ._common import Numbers, Part, Recorder, Study, seed_of
 from .mixture import Mixture
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation import digits_features, evaluate, reference_of
+from ..figures import BLUE, GREEN, ORANGE, PURPLE, RED, TRUTH
 from ..models import discriminator_guidance, load_discriminator, load_model
 from ..parametrizations import parametrization_of
 from ..samplers import EDMSampler
-from ._common import BLUE, GREEN, ORANGE, PURPLE, RED, TRUTH, Numbers, Part, Study, seed_of
+from ._common import Numbers, Part, Study, seed_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from ..discrete import geometric_sigmas
+from ..figures import BLUE, RED, TRUTH
 from ..loop import run
 from ..noise import keys, randn
 from ..parametrizations import Denoiser
 from ..samplers import AnnealedLangevin, Langevin, Sampler
-from ._common import BLUE, RED, TRUTH, Numbers, Part, Recorder, Study, scatter, seed_of
+from ._common import Numbers, Part, Recorder, Study, scatter, seed_of
 from .mixture import Mixture
 
 if TYPE_CHECKING:

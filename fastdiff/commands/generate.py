@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .distributed import world
-from .eager import edm_sampler
-from .epsilon_scaling import EpsilonScaling
-from .files import check_writable
-from .guidance import ClassifierFree, classifier_guidance
-from .images import save_grid, save_npz, save_scatter, to_uint8
-from .loop import run
-from .models import CLASSIFIERS, discriminator_guidance, load_classifier
-from .noise import keys, randn
-from .opening import open_discriminator, open_model
-from .samplers import EDMSampler
+from ..distributed import world
+from ..eager import edm_sampler
+from ..epsilon_scaling import EpsilonScaling
+from ..files import check_writable
+from ..guidance import ClassifierFree, classifier_guidance
+from ..images import save_grid, save_npz, save_scatter, to_uint8
+from ..loop import run
+from ..models import CLASSIFIERS, discriminator_guidance, load_classifier
+from ..noise import keys, randn
+from ..opening import open_discriminator, open_model
+from ..samplers import EDMSampler
 
 #: More than this is a slip of the hand.
 MOST_SAMPLES = 1_000_000
