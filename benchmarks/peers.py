@@ -125,10 +125,10 @@ def compiled(function: Callable) -> Callable:
     return _COMPILED[function]
 
 
-def eager_edm_loss(net, images: Tensor, class_labels: Tensor, p_mean: float, p_std: float) -> Tensor:
+def eager_edm_loss(net, sigma_data: float, images: Tensor, class_labels: Tensor, p_mean: float, p_std: float) -> Tensor:
     """EDM's loss as its repository writes it."""
     sigma = (torch.randn(len(images), 1, 1, 1) * p_std + p_mean).exp()
-    weight = (sigma**2 + net.sigma_data**2) / (sigma * net.sigma_data) ** 2
+    weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
     denoised = net(images + sigma * torch.randn_like(images), sigma.flatten(), class_labels)
     return (weight * (denoised - images) ** 2).mean()
 

@@ -38,7 +38,7 @@ class Size:
     lambdas: tuple[float, ...]
 
 
-FULL = Size(500, 2, 6, (0.0, 1.0, 2.0), (0.995, 1.0, 1.005, 1.01, 1.02))
+FULL = Size(500, 2, 6, (0.0, 1.0, 2.0), (0.98, 0.99, 1.0, 1.01, 1.02))
 QUICK = Size(40, 2, 2, (0.0, 1.0), (1.0, 1.01))
 
 
@@ -107,7 +107,7 @@ def finding(numbers: Numbers) -> str:
     for name, result in numbers["samplers"].items():
         changes = [f"{result['table'][m]['minus_edm']['mean']:+.2f}" for m in ("EDM + scaling", "EDM-G++", "SEDM-G++")]
         parts.append(f"{name} {', '.join(changes)}")
-    return "Distance against EDM's with scaling, guidance, both: " + "; ".join(parts)
+    return "Against EDM with scaling, guidance, both: " + "; ".join(parts)
 
 
 def table(numbers: Numbers) -> str:
