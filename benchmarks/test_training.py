@@ -35,6 +35,7 @@ class PlainLoop:
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3, betas=(0.9, 0.99))
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        images = images.contiguous(memory_format=self.format)
         loss = eager_edm_loss(self.called, self.net.sigma_data, images, labels, self.config.p_mean, self.config.p_std)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -53,13 +53,23 @@ def doctor() -> None:
 
 @cli.command()
 def models() -> None:
-    """List the models that are shipped with their weights."""
-    from .models import CLASSIFIERS, MODELS
+    """List the models that are shipped with their weights, and the presets of `fastdiff train`."""
+    import torch
 
+    from .models import CLASSIFIERS, DISCRIMINATORS, EXTRACTORS, MODELS, build
+    from .training import PRESETS
+
+    click.echo("shipped with their weights:")
     for model in MODELS.values():
-        click.echo(f"{model.name:10} {model.about}")
-    for classifier in CLASSIFIERS.values():
-        click.echo(f"{classifier.name:10} classifier: {classifier.about}")
+        click.echo(f"  {model.name:22} {model.about}")
+    for what, entries in (("classifier", CLASSIFIERS), ("extractor", EXTRACTORS), ("discriminator", DISCRIMINATORS)):
+        for entry in entries.values():
+            click.echo(f"  {entry.name:22} {what}: {entry.about}")
+    click.echo("presets of `fastdiff train`:")
+    for name, config in PRESETS.items():
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in build(config.spec).parameters())
+        click.echo(f"  {name:22} {config.task}: {config.network}, {parameters / 1e6:.2f} M parameters, on {config.data}")
 
 
 def main(arguments: list[str] | None = None) -> None:

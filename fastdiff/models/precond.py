@@ -165,15 +165,16 @@ class VPPrecond(Precond):
         self.beta_min = beta_min
         self.M = M
         self.epsilon_t = epsilon_t
-        self.sigma_min = float(self.sigma(epsilon_t))
-        self.sigma_max = float(self.sigma(1))
+        # On the CPU even where the network is built on another device, or on none.
+        self.sigma_min = float(self.sigma(torch.tensor(epsilon_t, device="cpu")))
+        self.sigma_max = float(self.sigma(torch.tensor(1.0, device="cpu")))
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         return Coefficients(torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), (self.M - 1) * self.sigma_inv(sigma))
 
     def sigma(self, t) -> Tensor:
         """Noise level at time t."""
-        t = torch.as_tensor(t)
+        t = t if isinstance(t, Tensor) else torch.as_tensor(t)
         # exp - 1 in float32: sigma_min = 0.0009765625 is what published networks say, and samplers start from it.
         return ((0.5 * self.beta_d * t**2 + self.beta_min * t).exp() - 1).sqrt()
 
@@ -232,9 +233,10 @@ class iDDPMPrecond(Precond):
         self.C_1 = C_1
         self.C_2 = C_2
         self.M = M
-        levels = torch.zeros(M + 1)  # float32, step by step, as the published networks have them
+        levels = torch.zeros(M + 1, device="cpu")  # float32, step by step, as the published networks have them
+        steps = torch.arange(M + 1, device="cpu")
         for j in range(M, 0, -1):
-            ratio = (self.alpha_bar(j - 1) / self.alpha_bar(j)).clamp(min=C_1)
+            ratio = (self.alpha_bar(steps[j - 1]) / self.alpha_bar(steps[j])).clamp(min=C_1)
             levels[j - 1] = ((levels[j] ** 2 + 1) / ratio - 1).sqrt()
         self.register_buffer("u", levels)
         self.sigma_min = float(levels[M - 1])
@@ -242,7 +244,8 @@ class iDDPMPrecond(Precond):
 
     def alpha_bar(self, j) -> Tensor:
         """Signal power at index j, counted from the noisy end."""
-        return (0.5 * math.pi * torch.as_tensor(j) / self.M / (self.C_2 + 1)).sin() ** 2
+        j = j if isinstance(j, Tensor) else torch.as_tensor(j)
+        return (0.5 * math.pi * j / self.M / (self.C_2 + 1)).sin() ** 2
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         index = self.round_sigma(sigma, return_index=True).to(torch.float32)
