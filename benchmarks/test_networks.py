@@ -11,7 +11,7 @@ import fastdiff
 from benchmarks.conftest import ROWS
 from fastdiff import Denoiser, EDMSampler
 from fastdiff.eager import edm_sampler
-from fastdiff.models import EDMPrecond, load_model
+from fastdiff.models import EDMPrecond, layers, load_model
 
 
 def _cifar10() -> torch.nn.Module:
@@ -89,3 +89,39 @@ def test_images_per_second_in_the_settings_that_users_pick(compare, setting):
     upstream()
     whole = time.perf_counter() - start
     ROWS[-1]["case"] += f" (upstream's sampler is {1 - sum(inside) / whole:.1%} of its run)"
+
+
+@pytest.mark.parametrize("kind", ["DDPM++", "ADM"])
+def test_group_norm_in_a_forward_of_a_real_network(compare, kind, monkeypatch):
+    """What the fused group norm saves of a forward, and the share of all norms with their SiLU in it."""
+    torch.manual_seed(0)
+    arguments = (
+        {"model_type": "SongUNet", "channel_mult": [2, 2, 2]} if kind == "DDPM++" else {"model_channels": 96, "channel_mult": [1, 2, 2]}
+    )
+    net = EDMPrecond(32, 3, **arguments).eval().requires_grad_(False)
+    x, sigma = fastdiff.randn((2, 3, 32, 32), seeds=0), torch.ones(2)
+
+    @torch.no_grad()
+    def forward(pixels: int) -> torch.Tensor:
+        monkeypatch.setattr(layers, "FUSED_PIXELS", pixels)
+        return net(x, sigma)
+
+    fused, plain = (lambda: forward(256)), (lambda: forward(2**60))
+
+    def check():
+        torch.testing.assert_close(fused(), plain(), rtol=1e-4, atol=1e-4)
+
+    compare(f"forward of {kind} [2, 3, 32, 32] with group_norm_silu", fused, {"PyTorch's group norm and SiLU": plain}, check, rounds=5)
+    spent: list[float] = []
+    original = layers.GroupNorm.forward
+
+    def timed(self, *args, **kwargs):
+        start = time.perf_counter()
+        result = original(self, *args, **kwargs)
+        spent.append(time.perf_counter() - start)
+        return result
+
+    monkeypatch.setattr(layers.GroupNorm, "forward", timed)
+    start = time.perf_counter()
+    plain()
+    ROWS[-1]["case"] += f" (norms are {sum(spent) / (time.perf_counter() - start):.1%} of a forward with PyTorch's)"

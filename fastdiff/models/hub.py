@@ -60,11 +60,11 @@ MODELS: dict[str, Model] = {
     ),
     "digits-small": Model(
         "digits-small", lambda: EDMPrecond(**SMALL), HERE / "digits" / "small.safetensors", (1, 8, 8), 10,
-        "a tenth of it, which makes mistakes, for the studies of exposure bias and guidance",
+        "the same with 0.05 M parameters, which makes mistakes, for the studies of exposure bias and guidance",
     ),
     "digits-small-perturbed": Model(
         "digits-small-perturbed", lambda: EDMPrecond(**SMALL), HERE / "digits" / "small_perturbed.safetensors", (1, 8, 8), 10,
-        "the same, trained with input perturbation 0.1",
+        "digits-small trained with input perturbation 0.1",
     ),
 }  # fmt: skip
 
@@ -80,7 +80,7 @@ CLASSIFIERS: dict[str, Classifier] = {
 EXTRACTORS: dict[str, Classifier] = {
     "digits": Classifier(
         "digits", lambda: ADMEncoder(**EXTRACTOR), HERE / "digits" / "extractor.safetensors", 10,
-        "ADM encoder, a classifier of noisy digits, 0.3 M parameters",
+        "ADM encoder, a classifier of noisy digits, 0.38 M parameters",
     ),
 }  # fmt: skip
 DISCRIMINATORS: dict[str, Classifier] = {

@@ -13,7 +13,8 @@ ARGUMENTS: dict[str, Any] = {
     "dropout": 0.1, "label_dropout": 0.1,
 }  # fmt: skip
 
-#: A tenth of it: a model that makes mistakes, for studies of what mends them. (The samples of the large one cannot be told from its data.)
+#: With 0.05 M parameters: a model that makes mistakes, for studies of what mends them.
+#: (The samples of the large one cannot be told from its data.)
 SMALL = ARGUMENTS | {"model_channels": 8}
 
 #: What the extractor and the head of the discriminator share, as in EDM-G++.
