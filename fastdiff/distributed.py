@@ -5,6 +5,7 @@ torchrun --nproc-per-node 8 -m fastdiff.cli train cifar10-ddpmpp ...
 
 from __future__ import annotations
 
+import atexit
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -58,6 +59,7 @@ class World:
         padded[: len(tensor)] = tensor
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(parts, padded)  # gloo gathers to all: the main process alone keeps it
+        dist.barrier()  # nobody leaves while others still read
         if not self.is_main:
             return None
         return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)]).to(tensor.device)
@@ -113,4 +115,5 @@ def world(device: str | None = None) -> World:
         torch.cuda.set_device(place)
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE)
+        atexit.register(dist.destroy_process_group)
     return World(rank, size, place)

@@ -69,7 +69,8 @@ def _sampled(folder: Path, *more: str, processes: int = 0) -> np.ndarray:
     command = [sys.executable, *launcher, "-m", "fastdiff.cli", "sample", "--model", "digits-small", "-n", "22", "--batch", "4"]
     command += ["--steps", "4", "--npz", str(out), "--out", str(folder / "a.png"), "--device", "cpu", "--no-compare", *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(command, check=True, capture_output=True, timeout=240, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
     return np.load(out)["images"]
 
 

@@ -125,8 +125,8 @@ def finding(numbers: Numbers) -> str:
     for name, result in numbers["samplers"].items():
         bias = result["bias"]
         best = min(bias, key=bias.__getitem__)
-        parts.append(f"{name.split(',')[0]} {bias['plain']:.1%} (least with {best}: {bias[best]:.1%})")
-    return "|eps| in sampling is off that of training by " + "; ".join(parts)
+        parts.append(f"{name.split(',')[0]} {bias['plain']:.1%} ({best}: {bias[best]:.1%})")
+    return "|eps| in sampling is off training's by " + "; ".join(parts)
 
 
 def draw(figure: Figure, numbers: Numbers, rest: Any) -> None:
