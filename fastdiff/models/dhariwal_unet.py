@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from .layers import Conv2d, GroupNorm, Linear, PositionalEmbedding
+from .layers import Conv2d, GroupNorm, Linear, PositionalEmbedding, given_classes
 from .song_unet import UNetBlock, run_block
 
 
@@ -100,10 +100,5 @@ class DhariwalUNet(nn.Module):
             emb = emb + self.map_augment(augment_labels)
         emb = self.map_layer1(nnf.silu(self.map_layer0(emb)))
         if self.map_label is not None:
-            if class_labels is None:
-                class_labels = emb.new_zeros(1, self.map_label.in_features)
-            if self.training and self.label_dropout:
-                kept = torch.rand(x.shape[0], 1, device=x.device) >= self.label_dropout
-                class_labels = class_labels * kept.to(class_labels.dtype)
-            emb = emb + self.map_label(class_labels)
+            emb = emb + self.map_label(given_classes(self, emb, class_labels))
         return nnf.silu(emb)

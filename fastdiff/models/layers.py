@@ -141,6 +141,16 @@ def waves(labels: Tensor, freqs: Tensor) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
+def given_classes(net: nn.Module, x: Tensor, class_labels: Tensor | None) -> Tensor:
+    """[B, label_dim] or [1, label_dim] classes that a U-Net sees: zeros without any; while training, some samples' are dropped."""
+    if class_labels is None:
+        class_labels = x.new_zeros(1, net.map_label.in_features)  # type: ignore[union-attr, arg-type]
+    if net.training and net.label_dropout:
+        kept = torch.rand(x.shape[0], 1, device=x.device) >= net.label_dropout  # type: ignore[operator]
+        class_labels = class_labels * kept.to(class_labels.dtype)
+    return class_labels
+
+
 class PositionalEmbedding(nn.Module):
     """[B] noise labels to [B, num_channels]: cosines, then sines, at geometric frequencies (DDPM++)."""
 

@@ -84,6 +84,8 @@ class Precond(nn.Module):
         elif class_labels is None:
             class_labels = net_in.new_zeros(1, self.label_dim, dtype=torch.float32)
         else:
+            if class_labels.shape[-1:] != (self.label_dim,):
+                raise ValueError(f"class_labels: expected [B, {self.label_dim}], one-hot, got {list(class_labels.shape)}")
             class_labels = class_labels.to(torch.float32).reshape(-1, self.label_dim)
         return self.model(net_in, c_noise, class_labels=class_labels, **model_kwargs)
 

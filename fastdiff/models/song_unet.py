@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from torch.utils.checkpoint import checkpoint
 
-from .layers import Conv2d, FourierEmbedding, GroupNorm, Linear, PositionalEmbedding
+from .layers import Conv2d, FourierEmbedding, GroupNorm, Linear, PositionalEmbedding, given_classes
 
 
 class UNetBlock(nn.Module):
@@ -214,12 +214,7 @@ class SongUNet(nn.Module):
         cosines, sines = self.map_noise(noise_labels).chunk(2, dim=1)
         emb = torch.cat([sines, cosines], dim=1)
         if self.map_label is not None:
-            if class_labels is None:
-                class_labels = x.new_zeros(1, self.map_label.in_features)
-            if self.training and self.label_dropout:
-                kept = torch.rand(x.shape[0], 1, device=x.device) >= self.label_dropout
-                class_labels = class_labels * kept.to(class_labels.dtype)
-            emb = emb + self.map_label(class_labels * math.sqrt(self.map_label.in_features))
+            emb = emb + self.map_label(given_classes(self, x, class_labels) * math.sqrt(self.map_label.in_features))
         if self.map_augment is not None and augment_labels is not None:
             emb = emb + self.map_augment(augment_labels)
         return nnf.silu(self.map_layer1(nnf.silu(self.map_layer0(emb))))

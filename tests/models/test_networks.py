@@ -129,6 +129,16 @@ def test_specs_are_what_json_can_say_and_errors_name_the_argument():
     assert set(NETWORKS) >= {"EDMPrecond", "SongUNet", "DhariwalUNet", "ADMEncoder", "Discriminator", "MLP"}
 
 
+def test_classes_of_another_number_are_refused_and_not_reshaped():
+    raw = {name: value for name, value in SONG.items() if name not in ("in_channels", "out_channels")}
+    net = build(Spec("EDMPrecond", {"img_channels": 1, "label_dim": 6, "model_type": "SongUNet", **raw}))
+    x, sigma = torch.zeros(3, 1, 8, 8), torch.ones(3)
+    for labels in (torch.zeros(3, 2), torch.tensor([0, 1, 2])):
+        with pytest.raises(ValueError, match=r"class_labels: expected \[B, 6\], one-hot, got"):
+            net(x, sigma, labels)
+    assert net(x, sigma, torch.zeros(3, 6)).shape == x.shape
+
+
 def test_mlp_takes_points_and_classes():
     net = build(Spec("MLP", {"dim": 2, "hidden": 16, "label_dim": 3}))
     x, t = torch.randn(5, 2), torch.rand(5)
