@@ -6,22 +6,19 @@ Seed 0 and the defaults made the weights in this folder, on two CPU threads (900
 
 from __future__ import annotations
 
-import copy
-import math
 from pathlib import Path
 
 import click
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ...files import write_atomically
 from ..precond import EDMPrecond
 from .data import Digits, load_digits
+from .fit import fit
 from .network import build
 
 P_MEAN, P_STD = -0.8, 1.2
-EMA_RAMP = 0.05
 
 
 def edm_loss(net: EDMPrecond, images: Tensor, class_labels: Tensor) -> Tensor:
@@ -32,38 +29,17 @@ def edm_loss(net: EDMPrecond, images: Tensor, class_labels: Tensor) -> Tensor:
     return (weight * (denoised - images) ** 2).mean()
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, net: nn.Module, step: int, half_life: float) -> None:
-    """average <- beta*average + (1 - beta)*net, with the half-life (in steps) ramped up from the start of training."""
-    beta = 0.5 ** (1 / max(min(half_life, step * EMA_RAMP), 1e-8))
-    for kept, new in zip(average.parameters(), net.parameters(), strict=True):
-        kept.lerp_(new, 1 - beta)
-
-
 def train(data: Digits, *, steps: int, batch: int, lr: float, half_life: float, seed: int) -> EDMPrecond:
     """Train on `data` and return the averaged network."""
     torch.manual_seed(seed)
     net = build().train()
-    average = copy.deepcopy(net).eval()
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, betas=(0.9, 0.99))
     one_hot = nn.functional.one_hot(data.labels, 10).to(torch.float32)
-    warm_up, running = max(steps // 50, 1), 1.0
-    with tqdm(range(1, steps + 1), unit="step", desc="training") as bar:
-        for step in bar:
-            decay = 0.5 * (1 + math.cos(math.pi * step / steps))
-            for group in optimizer.param_groups:
-                group["lr"] = lr * min(step / warm_up, 1) * decay
-            picked = torch.randint(len(data.images), (batch,))
-            loss = edm_loss(net, data.images[picked], one_hot[picked])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            update_average(average, net, step, half_life)
-            running += 0.01 * (loss.item() - running)
-            if step % 20 == 0:
-                bar.set_postfix(loss=f"{running:.4f}")
-    return average
+
+    def loss_of(picked: Tensor, step: int) -> Tensor:
+        return edm_loss(net, data.images[picked], one_hot[picked])
+
+    return fit(net, optimizer, loss_of, size=len(data.images), steps=steps, batch=batch, half_life=half_life, expected=1.0)
 
 
 @click.command()

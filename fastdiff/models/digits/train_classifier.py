@@ -7,21 +7,19 @@ Seed 0 and the defaults made the weights in this folder, on one CPU thread.
 
 from __future__ import annotations
 
-import copy
 import math
 from pathlib import Path
 
 import click
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ...files import write_atomically
 from ...noise import Stream, keys
 from ...ops import perturb
 from .classifier import DigitsClassifier, build_classifier
 from .data import Digits, load_digits
-from .train import update_average
+from .fit import fit
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 
@@ -42,26 +40,13 @@ def train(data: Digits, *, steps: int, batch: int, lr: float, half_life: float, 
     """Train on `data` and return the averaged network."""
     torch.manual_seed(seed)
     net = build_classifier().train()
-    average = copy.deepcopy(net).eval()
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, betas=(0.9, 0.99))
     key = keys(seed, batch)
-    warm_up, running = max(steps // 50, 1), math.log(10)
-    with tqdm(range(1, steps + 1), unit="step", desc="training") as bar:
-        for step in bar:
-            decay = 0.5 * (1 + math.cos(math.pi * step / steps))
-            for group in optimizer.param_groups:
-                group["lr"] = lr * min(step / warm_up, 1) * decay
-            picked = torch.randint(len(data.images), (batch,))
-            loss = classifier_loss(net, data.images[picked], data.labels[picked], key, draw=step)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            update_average(average, net, step, half_life)
-            running += 0.01 * (loss.item() - running)
-            if step % 20 == 0:
-                bar.set_postfix(loss=f"{running:.4f}")
-    return average
+
+    def loss_of(picked: Tensor, step: int) -> Tensor:
+        return classifier_loss(net, data.images[picked], data.labels[picked], key, draw=step)
+
+    return fit(net, optimizer, loss_of, size=len(data.images), steps=steps, batch=batch, half_life=half_life, expected=math.log(10))
 
 
 @click.command()

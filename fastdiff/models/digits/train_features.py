@@ -6,19 +6,17 @@ Seed 0 and the defaults made the weights in this folder, on one CPU thread.
 
 from __future__ import annotations
 
-import copy
 import math
 from pathlib import Path
 
 import click
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ...files import write_atomically
 from .data import Digits, load_digits
 from .features import DigitsFeatures, build_features
-from .train import update_average
+from .fit import fit
 
 
 def shifted(images: Tensor) -> Tensor:
@@ -33,25 +31,12 @@ def train(data: Digits, *, steps: int, batch: int, lr: float, half_life: float, 
     """Train on `data` and return the averaged network."""
     torch.manual_seed(seed)
     net = build_features().train()
-    average = copy.deepcopy(net).eval()
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=0.05)
-    warm_up, running = max(steps // 50, 1), math.log(10)
-    with tqdm(range(1, steps + 1), unit="step", desc="training") as bar:
-        for step in bar:
-            decay = 0.5 * (1 + math.cos(math.pi * step / steps))
-            for group in optimizer.param_groups:
-                group["lr"] = lr * min(step / warm_up, 1) * decay
-            picked = torch.randint(len(data.images), (batch,))
-            loss = nn.functional.cross_entropy(net(shifted(data.images[picked])).logits, data.labels[picked])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            update_average(average, net, step, half_life)
-            running += 0.01 * (loss.item() - running)
-            if step % 20 == 0:
-                bar.set_postfix(loss=f"{running:.4f}")
-    return average
+
+    def loss_of(picked: Tensor, step: int) -> Tensor:
+        return nn.functional.cross_entropy(net(shifted(data.images[picked])).logits, data.labels[picked])
+
+    return fit(net, optimizer, loss_of, size=len(data.images), steps=steps, batch=batch, half_life=half_life, expected=math.log(10))
 
 
 @click.command()
