@@ -180,7 +180,7 @@ class _ShapesOnly(torch.overrides.TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in (torch.randn, torch.rand, torch.empty, torch.ones, torch.arange):
-            kwargs = kwargs | {"device": "meta"}
+            kwargs = {"device": "meta"} | kwargs
         return func(*args, **kwargs)
 
 
