@@ -15,7 +15,8 @@ Source: Levy's construction; Gaines and Lyons 1997; the virtual Brownian tree of
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -68,10 +69,22 @@ class BrownianPath:
         kept = {draw: weight / width for draw, weight in sorted(weights.items()) if abs(weight) > 1e-12 * width}
         return list(kept), list(kept.values())
 
+    def resolving(self, spans: Iterable[tuple[float, float]]) -> BrownianPath:
+        """The same path on a grid fine enough for these pairs of levels; grids are nested, so what was drawn stays."""
+        gaps = [math.log(high / low) for high, low in spans if 0 < low < high]
+        if not gaps:
+            return self
+        needed = math.ceil(math.log2(math.log(self.sigma_max / self.sigma_min) / min(gaps)))
+        return self if needed <= self.depth else replace(self, depth=needed)
+
     def table(self, plan: Plan, device: torch.device) -> list[tuple[Tensor, Tensor] | None]:
         """What each row of a plan needs, on the device; None where a row draws no noise between two levels."""
-        spans = [(row.noise_from or row.sigma, row.next_sigma) if row.draw >= 0 else (0.0, 0.0) for row in plan.rows]
-        return [_on_device(self, device, *span) if 0 < span[1] < span[0] else None for span in spans]
+        return [_on_device(self, device, *span) if 0 < span[1] < span[0] else None for span in self.spans(plan)]
+
+    @staticmethod
+    def spans(plan: Plan) -> list[tuple[float, float]]:
+        """The levels between which each row's noise leads; (0, 0) where it draws none."""
+        return [(row.noise_from or row.sigma, row.next_sigma) if row.draw >= 0 else (0.0, 0.0) for row in plan.rows]
 
     def _cell(self, sigma: float) -> int:
         """The grid point nearest to a level, 0 at sigma_max."""

@@ -20,6 +20,7 @@ class Report:
         versions: of what fastdiff runs on, by name.
         serves: (op, device type) to the backend that serves it: "C++ (avx512)", "CUDA C++", "Triton" or "reference".
         missing: backend to the reason why it is not there.
+        handed_over: what the adapters of fastdiff.compat left to the originals' own code in this process, and how often.
         advice: what to do, one line each.
     """
 
@@ -31,6 +32,7 @@ class Report:
     serves: dict[tuple[str, str], str]
     missing: dict[str, str] = field(default_factory=dict)
     advice: list[str] = field(default_factory=list)
+    handed_over: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         def section(title: str, lines: list[str]) -> list[str]:
@@ -47,6 +49,8 @@ class Report:
         lines += section("who serves which op", table)
         if self.missing:
             lines += section("missing", [f"{backend}: {reason}" for backend, reason in self.missing.items()])
+        if self.handed_over:
+            lines += section("handed over to the original programs", [f"{what} ({count} times)" for what, count in self.handed_over.items()])
         lines += section("what to do", self.advice or ["nothing: every backend that this machine can have is there"])
         return "\n".join(lines).rstrip()
 
@@ -54,6 +58,7 @@ class Report:
 def inspect() -> Report:
     """The report as data."""
     from . import _backends
+    from .compat._handed_over import HANDED_OVER
     from .ops import OPS, has_kernel
 
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
@@ -103,7 +108,7 @@ def inspect() -> Report:
             serves[op, "cuda"] = "CUDA C++" if _backends.cuda_kernels() else triton
     if os.environ.get("TRITON_INTERPRET") == "1":
         advice.append("TRITON_INTERPRET=1 is set: Triton kernels run interpreted, hundreds of times slower")
-    return Report(versions, capability, capabilities, torch.get_num_threads(), devices, serves, missing, advice)
+    return Report(versions, capability, capabilities, torch.get_num_threads(), devices, serves, missing, advice, dict(HANDED_OVER))
 
 
 def doctor() -> Report:

@@ -45,8 +45,9 @@ class EpsilonScaling:
         def scaled(_: int, row: Row) -> Row:
             p, q = self.mix(row.remaining, row.scale)
             coef = dict(row.coef)
-            if row.keep == "D":  # later steps must see the scaled estimate too
-                coef |= {"a": p + q * coef["a"], "b": q * coef["b"]} | ({"b_u": q * coef["b_u"]} if "b_u" in coef else {})
+            if row.keep in ("D", "xD", "d"):  # later steps must see the scaled estimate, or slope, too
+                moved = p if row.keep != "d" else ((1 - q) / row.scale - p) / row.sigma
+                coef |= {"a": moved + q * coef["a"], "b": q * coef["b"]} | ({"b_u": q * coef["b_u"]} if "b_u" in coef else {})
             else:
                 coef |= {"c_x": coef.get("c_x", 0.0) + p * coef["c_D"], "c_D": q * coef["c_D"]}
             return replace(row, coef=coef)

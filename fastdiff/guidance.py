@@ -45,8 +45,9 @@ class Guidance:
             if not w or not self.window[0] <= row.sigma <= self.window[1]:
                 return row
             added = w * row.sigma**2
-            if row.keep == "D":  # G takes the place of F_u, or is added to it where classifier-free guidance has it
-                return replace(row, guide=added, coef={"b_u": added} | row.coef)
+            if row.keep in ("D", "xD", "d"):  # G takes the place of F_u, or is added to it where classifier-free guidance has it
+                on_kept = added if row.keep != "d" else -w * row.sigma
+                return replace(row, guide=on_kept, coef={"b_u": on_kept} | row.coef)
             return replace(row, coef=row.coef | {"c_g": row.response * added})
 
         return plan.map_rows(guided, " + guidance")

@@ -40,6 +40,7 @@ class StepInfo(NamedTuple):
     D: Tensor  #: denoised estimate [B, ...] in the state's dtype
     x: Tensor  #: the next state
     eps_norm: Tensor  #: |eps|_2 of each sample, [B]: the exposure-bias probe
+    before: Tensor  #: the state before the step, of which the network saw c_in times
 
 
 def run(
@@ -60,6 +61,7 @@ def run(
     callback: Callable[[StepInfo], None] | None = None,
     progress: bool | None = None,
     differentiable: bool = False,
+    reuse_outputs: bool = False,
 ) -> Tensor:
     """Run a plan: x = prior_scale*latents, then one network call and one fused step for each row.
 
@@ -80,6 +82,8 @@ def run(
         callback: called after each step with a StepInfo.
         progress: show a bar; default: only on a terminal.
         differentiable: record gradients through the whole run; costs memory.
+        reuse_outputs: where D is the network's output itself, keep that tensor and not a copy; for networks that return a new one at
+            every call (a captured CUDA graph does not).
 
     Returns:
         [B, ...] samples in the state's dtype.
@@ -115,16 +119,16 @@ def run(
         nodes = None if path is None else path.table(plan, latents.device)
         x = _loop(
             plan, net, latents, key, draws, nodes, guidance, dict(condition or {}), cfg, known, net_dtype or latents.dtype,
-            callback, progress,
+            callback, progress, reuse_outputs,
         )  # fmt: skip
         return x if known is None or known.basis is None else known.basis.inverse(x)
 
 
-def _loop(plan, net, latents, key, draws, nodes, guidance, condition, cfg, known, net_dtype, callback, progress) -> Tensor:
+def _loop(plan, net, latents, key, draws, nodes, guidance, condition, cfg, known, net_dtype, callback, progress, reuse) -> Tensor:
     tables = plan.tables(latents.device, net_dtype, latents.dtype, latents.shape[0])
     data, mask = (None, None) if known is None else known.tensors(latents)
     fused = _fused(plan, draws.noise, nodes)
-    fixed = _fixed_arguments(plan, key, nodes, latents.dtype, net_dtype, callback is not None, data, mask, fused)
+    fixed = _fixed_arguments(plan, key, nodes, latents.dtype, net_dtype, callback is not None, data, mask, fused, reuse)
     uncond = None if cfg is None else {**condition, **cfg.uncond}
     x, net_in = _first_state(plan, tables, latents, key, draws, net_dtype, known, data, mask)
     blends = [] if known is None else known.blends(plan)
@@ -156,7 +160,7 @@ def _loop(plan, net, latents, key, draws, nodes, guidance, condition, cfg, known
                 z = NORMAL.overload(x, key, _KNOWN_DRAWS + i, known_stream(int(Stream.STATE)))
                 operands["known"] = blends[i].k_x * data + blends[i].k_n * z
         if row.learned is not None:
-            F, operands = _learned(row, x, F, operands)
+            F, operands = with_learned_variance(row, x, F, operands)
         exclude(autograd, inside)
         try:
             if row.adaptive:
@@ -166,14 +170,16 @@ def _loop(plan, net, latents, key, draws, nodes, guidance, condition, cfg, known
             y, scaled, D, eps_norm = step(x, F, coef, **operands)
         finally:
             exclude(autograd, outside)
-        if row.forget:
+        D = F if D is None else D  # where it is, or where nobody asks
+        for _ in range(row.forget):
             history.pop()
-        if row.keep:
-            history.appendleft(x if row.keep == "x" else D)
-        x, net_in = y, y if scaled is None else scaled
+        for name in reversed(row.keep):
+            history.appendleft(x if name == "x" else D)
         if callback is not None:
             in_pixels = known.basis.inverse if known is not None and known.basis is not None else _same
-            callback(StepInfo(i, len(plan), row.sigma, in_pixels(D), in_pixels(x), eps_norm))
+            denoised = torch.add(x / row.scale, D, alpha=-row.sigma) if row.keep == "d" else D
+            callback(StepInfo(i, len(plan), row.sigma, in_pixels(denoised), in_pixels(y), eps_norm, in_pixels(x)))
+        x, net_in = y, y if scaled is None else scaled
     draws.finish(plan.draws + (0 if known is None else known.draws(plan)), x)
     return x
 
@@ -198,7 +204,7 @@ def _guided(row: Row, operands: Mapping[str, Any], G: Tensor) -> dict[str, Tenso
     return {"F_u": G if F_u is None else torch.add(F_u, G, alpha=row.guide / row.coef["b_u"])}
 
 
-def _learned(row: Row, x: Tensor, F: Tensor, operands: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+def with_learned_variance(row: Row, x: Tensor, F: Tensor, operands: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
     """The network's output without its variance channels, and the noise with the standard deviation that they say."""
     if F.shape[1] != 2 * x.shape[1]:
         raise ValueError(f"net: expected {2 * x.shape[1]} output channels for a learned variance, got {F.shape[1]}")
@@ -230,7 +236,7 @@ def _in_basis(net: Callable[..., Tensor], guidance: Guidance | None, known: Know
 
 def _fixed_arguments(
     plan: Plan, key: Tensor | None, nodes: list | None, state_dtype: torch.dtype, net_dtype: torch.dtype, watched: bool,
-    data: Tensor | None, mask: Tensor | None, fused: bool,
+    data: Tensor | None, mask: Tensor | None, fused: bool, reuse: bool,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The arguments of each row's step that do not change while the loop runs; defaults are left out."""
     fixed: list[dict[str, Any]] = []
@@ -244,7 +250,7 @@ def _fixed_arguments(
                 arguments |= {"key": key, "draw": _KNOWN_DRAWS + i, "stream": int(Stream.STATE)}
         if following is not None and (following.c_in != 1 or net_dtype != state_dtype):
             arguments["net_dtype"] = net_dtype  # else the network's input is the state itself
-        if watched or row.keep == "D":
+        if (watched or row.keep in ("D", "xD", "d")) and not (reuse and _returns_D(row)):
             arguments["return_D"] = True
         if watched:
             arguments["return_eps_norm"] = True
@@ -252,12 +258,17 @@ def _fixed_arguments(
     return fixed
 
 
+def _returns_D(row: Row) -> bool:
+    """Whether D is the network's output as it is."""
+    return row.coef["a"] == 0 and row.coef["b"] == 1 and not row.coef.keys() & {"b_u", "lo", "hi"}
+
+
 def _first_state(plan, tables, latents, key, draws, net_dtype, known, data, mask) -> tuple[Tensor, Tensor]:
     """The scaled prior with the churn noise of the first step and the known data, and the first network input."""
     if plan.prior_draw >= 0 and key is not None:
         x, _ = PERTURB.overload(latents, tables.prior_scale, tables.prior_noise, key, plan.prior_draw + 1, int(Stream.STATE))
     else:
-        x = latents * plan.prior_scale
+        x = latents if plan.prior_scale == 1 else latents * plan.prior_scale
         if plan.prior_draw >= 0:
             x = x + plan.prior_noise * draws.take(plan.prior_draw, x)
     if known is not None and plan.rows:
@@ -330,6 +341,8 @@ class _Clip:
     hi: float
 
     def apply(self, plan: Plan) -> Plan:
+        if any(row.keep == "d" for row in plan.rows):
+            raise ValueError(f"clip: expected none for {plan.name}, which keeps slopes and no D, got ({self.lo}, {self.hi})")
         bounds = {"lo": self.lo, "hi": self.hi}
         return plan.map_rows(lambda _, row: replace(row, coef=row.coef | bounds), f", D clipped to [{self.lo}, {self.hi}]")
 

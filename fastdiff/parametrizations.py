@@ -40,6 +40,11 @@ class Parametrization(ABC):
     def denoiser(self, sigma: N) -> tuple[N, N]:
         """(a, b) with D = a*x + b*F."""
 
+    def noise(self, sigma: N) -> tuple[N, N]:
+        """(p, q) with eps = (x - D)/sigma = p*x + q*F."""
+        a, b = self.denoiser(sigma)
+        return (1 - a) / sigma, -b / sigma
+
     def c_in(self, sigma: N) -> N:
         """The network's input is c_in*x."""
         return sigma * 0 + 1
@@ -119,6 +124,9 @@ class Epsilon(_Scheduled):
     def denoiser(self, sigma: N) -> tuple[N, N]:
         return sigma * 0 + 1, -sigma
 
+    def noise(self, sigma: N) -> tuple[N, N]:
+        return sigma * 0, sigma * 0 + 1  # at sigma = 0 too
+
 
 @dataclass(frozen=True)
 class Score(_Scheduled):
@@ -140,6 +148,28 @@ class Velocity(_Scheduled):
     def denoiser(self, sigma: N) -> tuple[N, N]:
         s = self.c_in(sigma)
         return s**2, -s * sigma
+
+    def noise(self, sigma: N) -> tuple[N, N]:
+        s = self.c_in(sigma)
+        return s**2 * sigma, s
+
+
+@dataclass(frozen=True)
+class RectifiedFlow(Parametrization):
+    """The network returns u = z - x0 from the state x_t = (1 - t)*x0 + t*z (Liu et al. 2023; Lipman et al. 2023).
+
+    In these words the scale is s = 1 - t and sigma = t/(1 - t), so t = sigma/(1 + sigma) and D = s*x - t*u, x unscaled.
+    """
+
+    def denoiser(self, sigma: N) -> tuple[N, N]:
+        s = 1 / (1 + sigma)
+        return s, -sigma * s
+
+    def c_in(self, sigma: N) -> N:
+        return 1 / (1 + sigma)
+
+    def label(self, sigma: N) -> N:
+        return sigma / (1 + sigma)
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,14 @@ class Row:
         response: dy/dD before epsilon scaling, which guidance enters with.
         order: 1 for a predictor, 2 for a corrector: guidance may weight them differently.
         draw: index of the noise drawn in this step, where coef has a c_n; -1 for none.
-        keep: what joins the history after the step: "x" the state before it, "D" the denoised estimate, "" nothing.
-        forget: whether the oldest history tensor is dropped after the step.
+        keep: what joins the history after the step: "x" the state before it, "D" the denoised estimate, "xD" both (the state as H_1),
+            "d" the slope (x/s - D)/sigma, "" nothing. With "d" the coefficients a and b make the slope, and c_D is its weight.
+        forget: how many of the oldest history tensors are dropped after the step.
         next_sigma, next_scale: the noise level of the state after the step.
         remaining: steps that follow this one, counted as the sampler counts them: t of epsilon scaling.
         adaptive: "batch" or "sample" for a Langevin step whose size `langevin_row` finds, for the batch or for each sample.
         learned: (ln std, ln std) between which the second half of the network's channels chooses the noise; None for none.
-        guide: weight of a guidance gradient that enters D itself, since D is kept.
+        guide: weight of a guidance gradient that enters D (or the slope) itself, since that is kept.
         noise_from: noise level at which the step of this row's noise begins, where that is not sigma (a step of two calls).
     """
 
@@ -48,7 +49,7 @@ class Row:
     order: int = 1
     draw: int = -1
     keep: str = ""
-    forget: bool = False
+    forget: int = 0
     next_sigma: float = 0.0
     next_scale: float = 1.0
     remaining: int = 0
@@ -100,7 +101,7 @@ class Plan:
         for row, following in zip(self.rows, [*self.rows[1:], None], strict=False):
             values = DEFAULTS | row.coef
             values["c_in"] = 0.0 if following is None else following.c_in
-            values["e_x"], values["e_D"] = 1 / (row.scale * row.sigma), -1 / row.sigma
+            values["e_x"], values["e_D"] = (0.0, 1.0) if row.keep == "d" else (1 / (row.scale * row.sigma), -1 / row.sigma)
             table.append([values.get(name, 0.0) for name in COLUMNS])
         return torch.tensor(table, dtype=torch.float64, device="cpu").reshape(-1, len(COLUMNS))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ class SigmaSampler(Sampler):
         sigma_min, sigma_max, rho: EDM's discretization (Karras et al. 2022, eq. 5), clamped to what the network supports.
         sigmas: the levels themselves instead, from large to small; a last 0 is added where it is missing and `to_zero`.
         to_zero: end at 0; else at the last of the given sigmas.
+        falling: False lets given sigmas stay where they are and, without noise, rise: encoding, restarts.
         scaling: "none" for a state x0 + sigma*z, "vp" for (x0 + sigma*z)/sqrt(1 + sigma^2).
     """
 
@@ -81,6 +83,7 @@ class SigmaSampler(Sampler):
     sigmas: Sequence[float] | None = None
     to_zero: bool = True
     scaling: Literal["none", "vp"] = "none"
+    falling: bool = True
 
     def levels(self, net: Parametrization) -> list[Level]:
         """The levels of the states, calls happen at all but the last."""
@@ -96,9 +99,16 @@ class SigmaSampler(Sampler):
             sigmas = [float(s) for s in self.sigmas]
         if self.to_zero and (not sigmas or sigmas[-1] != 0):
             sigmas.append(0.0)
-        if len(sigmas) < 2 or any(b >= a for a, b in itertools.pairwise(sigmas)) or sigmas[-1] < 0:
-            raise ValueError(f"sigmas: expected at least two levels that fall and stay >= 0, got {sigmas}")
+        check_levels(sigmas, "strictly" if self.falling else "weakly" if getattr(self, "eta", 0) else "")
         return [Level(s, float(schedule.scale(s))) for s in sigmas]
+
+
+def check_levels(sigmas: Sequence[float], falling: Literal["strictly", "weakly", ""]) -> None:
+    """Raise ValueError where these are no noise levels to go through: at least two, > 0 but for a last 0, falling or in any order."""
+    in_order = {"strictly": operator.lt, "weakly": operator.le, "": lambda b, a: True}[falling]
+    if len(sigmas) < 2 or not all(0 < a < math.inf and 0 <= b < math.inf and in_order(b, a) for a, b in itertools.pairwise(sigmas)):
+        order = {"strictly": "that fall and stay >= 0", "weakly": "that never rise and stay >= 0", "": "> 0 (the last may be 0)"}[falling]
+        raise ValueError(f"sigmas: expected at least two levels {order}, got {list(sigmas)}")
 
 
 def expect(name: str, value, valid: bool, expected: str) -> None:

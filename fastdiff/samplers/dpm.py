@@ -37,21 +37,24 @@ class _Multistep(SigmaSampler):
     def weights(self, h: float, past: list[float]) -> list[float]:
         """Weights of D, D_1, ... in the step of length h (inf: to sigma = 0) after steps of lengths past[0], past[1], ..."""
 
+    def row(self, net: Parametrization, at: Level, to: Level, past: list[float], *, draw: int, **extra) -> Row:
+        """The step from one level to another after steps of lengths past[0], past[1], ..., whose D are in the history."""
+        h = step_length(at, to)
+        weights = [to.scale * w for w in self.weights(h, past)]
+        noise = to.std * math.sqrt(-math.expm1(-2 * self.eta * h)) * self.s_noise if to.sigma and self.eta else 0.0
+        c_x = to.scale / at.scale * math.exp(-h * (1 + self.eta))
+        more = {f"c_h{k}": w for k, w in enumerate(weights[1:], 1)} | ({"c_n": noise} if noise else {})
+        return make_row(net, at, to, c_x, weights[0], more=more, draw=draw if noise else -1, **extra)
+
     def plan(self, net: Parametrization) -> Plan:
         """The table for a network of the given parametrization."""
         levels = self.levels(net)
         rows: list[Row] = []
         past: list[float] = []
         for i, (at, to) in enumerate(itertools.pairwise(levels)):
-            h = math.log(at.sigma / to.sigma) if to.sigma else math.inf
-            weights = [to.scale * w for w in self.weights(h, past)]
-            noise = to.std * math.sqrt(-math.expm1(-2 * self.eta * h)) * self.s_noise if to.sigma and self.eta else 0.0
-            c_x = to.scale / at.scale * math.exp(-h * (1 + self.eta))
-            more = {f"c_h{k}": w for k, w in enumerate(weights[1:], 1)} | ({"c_n": noise} if noise else {})
             keeping = {"keep": "D", "forget": i >= self._kept} if self._kept else {}
-            draw = i if noise else -1
-            rows.append(make_row(net, at, to, c_x, weights[0], more=more, draw=draw, remaining=len(levels) - 2 - i, **keeping))
-            past = [h, *past][: self._kept]
+            rows.append(self.row(net, at, to, past, draw=i, remaining=len(levels) - 2 - i, **keeping))
+            past = [step_length(at, to), *past][: self._kept]
         name = f"{type(self).__name__} {len(rows)} steps" + (f", eta {self.eta:g}" if self.eta else "")
         return Plan(name, tuple(rows), levels[0].std, draws=1 + max(row.draw for row in rows))
 
@@ -75,7 +78,8 @@ class DPMSolver2M(_Multistep):
     def weights(self, h: float, past: list[float]) -> list[float]:
         long = h * (1 + self.eta)
         whole = -math.expm1(-long)
-        if not past or math.isinf(h):
+        past = distinct(past)
+        if not past or h in (0, math.inf):
             return [whole]
         slope = 0.5 * whole if self.solver == "midpoint" else phi_2(long)
         return [whole + slope * h / past[0], -slope * h / past[0]]
@@ -101,7 +105,8 @@ class DPMSolver3M(_Multistep):
     def weights(self, h: float, past: list[float]) -> list[float]:
         long = h * (1 + self.eta)
         whole = -math.expm1(-long)
-        if not past or math.isinf(h):
+        past = distinct(past)
+        if not past or h in (0, math.inf):
             return [whole]
         r0, p2 = past[0] / h, phi_2(long)
         if len(past) == 1:
@@ -114,9 +119,46 @@ class DPMSolver3M(_Multistep):
         return [whole + on_d0 / r0, -on_d0 / r0 + on_d1 / r1, -on_d1 / r1]
 
 
+def step_length(at: Level, to: Level) -> float:
+    """h, the length of a step in lambda = -ln sigma; inf where it ends at sigma = 0."""
+    return math.log(at.sigma / to.sigma) if to.sigma else math.inf
+
+
+def distinct(past: list[float]) -> list[float]:
+    """Lengths of past steps up to the first of length 0: beyond a repeated noise level there is nothing to interpolate through."""
+    return list(itertools.takewhile(bool, past))
+
+
+def singlestep_weights(h: float, inner: list[float], eta: float = 0.0, solver: str = "midpoint") -> list[float]:
+    """Weights of D at inner points, the last first, and of D at the start, in one step of length h: DPM-Solver++(2S) and (3S).
+
+    Args:
+        h: length of the whole step; inner: lengths from its start to each of up to two inner points, the last first.
+        eta: noise strength; solver: "midpoint" takes the slope to the last inner point, "heun" the line or parabola through all D.
+    """
+    long = h * (1 + eta)
+    whole = -math.expm1(-long)
+    if not inner:
+        return [whole]
+    if h in (0, math.inf) or 0 in inner:
+        return [*[0.0] * len(inner), whole]
+    ratios = [length / h for length in inner]
+    if len(inner) == 1:
+        slope = (0.5 * whole if solver == "midpoint" else phi_2(long)) / ratios[0]
+        return [slope, whole - slope]
+    r0, r1 = ratios
+    p2, p3 = phi_2(long), phi_2(long) / long - 0.5
+    if solver == "midpoint":
+        return [p2 / r0, 0.0, whole - p2 / r0]
+    # First and second derivative at the start of the parabola through D at 0, r1 and r0, in units of h.
+    on_r0 = (-p2 * r1 - 2 * p3) / (r0 - r1) / r0
+    on_r1 = (p2 * r0 + 2 * p3) / (r0 - r1) / r1
+    return [on_r0, on_r1, whole - on_r0 - on_r1]
+
+
 def phi_2(h: float) -> float:
     """(h - 1 + e^-h)/h, by its series where that cancels."""
-    return h / 2 - h**2 / 6 + h**3 / 24 - h**4 / 120 if h < 1e-3 else 1 + math.expm1(-h) / h
+    return h / 2 - h**2 / 6 + h**3 / 24 - h**4 / 120 if abs(h) < 1e-3 else 1 + math.expm1(-h) / h
 
 
 @dataclass(frozen=True)
@@ -150,7 +192,7 @@ class DPMSolver2S(SigmaSampler):
                 c_D = to.scale * (1 - down / at.sigma)
                 extra = {"forget": True, "noise_from": at.sigma}
                 rows.append(make_row(net, half, to, 0.0, c_D, more=more, draw=draw, remaining=remaining, **extra))
-            draws += bool(noise)
+            draws += bool(self.eta and to.sigma)  # one for each step, though a repeated level adds nothing
         return Plan(f"DPMSolver2S {len(levels) - 1} steps", tuple(rows), levels[0].std, draws=draws)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from ..parametrizations import Parametrization
 from ..plan import Plan, Row
 from ._rows import SigmaSampler, expect, make_row
+from .dpm import distinct
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class UniPC(SigmaSampler):
         for i, (at, to) in enumerate(itertools.pairwise(levels)):
             h = math.log(at.sigma / to.sigma) if to.sigma else math.inf
             order = 1 if math.isinf(h) else min(self.order, i + 1, calls - i)
-            predictor = self._predictor(h, past, order)
+            predictor = self.predictor(h, past, order)
             ratio = math.exp(-h)
             width = max(len(correction), len(predictor))
             padded = [w + [0.0] * (width - len(w)) for w in (correction, predictor)]
@@ -59,7 +60,8 @@ class UniPC(SigmaSampler):
             more = {f"c_h{k}": to.scale * w for k, w in enumerate(weights[1:], 1)}
             c_x, c_D = to.scale / at.scale * ratio, to.scale * weights[0]
             rows.append(make_row(net, at, to, c_x, c_D, more=more, remaining=calls - 1 - i, keep="D", forget=i >= 3))
-            correction = self._correction(h, past, order, predictor)
+            new, *older = self.corrector(h, past, order) if self.correct and not math.isinf(h) else [0.0, *predictor]
+            correction = [new, *(c - p for c, p in zip(older, predictor, strict=True))]
             past = [h, *past][:3]
         return Plan(f"UniPC {self.order} {self.variant} {calls} steps", tuple(rows), levels[0].std)
 
@@ -74,26 +76,29 @@ class UniPC(SigmaSampler):
             phi = phi / x - 1 / factorial
         return math.expm1(x), B, b
 
-    def _predictor(self, h: float, past: list[float], order: int) -> list[float]:
+    def predictor(self, h: float, past: list[float], order: int) -> list[float]:
         """P_0, P_1, ...: weights of D_{i-1}, D_{i-2}, ..."""
-        if math.isinf(h):
-            return [1.0]
+        if h in (0, math.inf):
+            return [-math.expm1(-h)]
+        past = distinct(past)
+        order = min(order, len(past) + 1)
         nodes = _nodes(h, past, order - 1)
         first, B, b = self._moments(h, max(order - 1, 1))
         rho = [0.5] if order == 2 else _solve(nodes, b[: len(nodes)])
         return _collect(-first, -B, nodes, rho)
 
-    def _correction(self, h: float, past: list[float], order: int, predictor: list[float]) -> list[float]:
-        """C, C_0 - P_0, C_1 - P_1, ...: weights of D_i, D_{i-1}, ... in x_i - x~_i."""
-        if math.isinf(h) or not self.correct:
-            return [0.0]
+    def corrector(self, h: float, past: list[float], order: int) -> list[float]:
+        """C, C_0, C_1, ...: weights of D_i, D_{i-1}, D_{i-2}, ...; for a step of finite length."""
+        if h == 0:
+            return [0.0, 0.0]
+        past = distinct(past)
+        order = min(order, len(past) + 1)
         nodes = [*_nodes(h, past, order - 1), 1.0]
         first, B, b = self._moments(h, order)
         rho = [0.5] if order == 1 else _solve(nodes, b)
         older = _collect(-first, -B, nodes[:-1], rho[:-1])
         new = -B * rho[-1]
-        older[0] -= new
-        return [new, *(c - p for c, p in zip(older, predictor, strict=True))]
+        return [new, older[0] - new, *older[1:]]
 
 
 def _nodes(h: float, past: list[float], count: int) -> list[float]:

@@ -52,7 +52,7 @@ def test_one_step():
     ("arguments", "message"),
     [
         ({"steps": 0}, r"steps: expected an integer >= 1, got 0"),
-        ({"solver": "rk4"}, r"solver: expected 'heun' or 'euler', got 'rk4'"),
+        ({"solver": "rk4"}, r"solver: expected 'heun', 'euler' or 'dpm_2', got 'rk4'"),
         ({"discretization": "ddpm"}, r"discretization: expected .*, got 'ddpm'"),
         ({"schedule": "cosine"}, r"schedule: expected .*, got 'cosine'"),
         ({"scaling": "ve"}, r"scaling: expected .*, got 've'"),
