@@ -58,6 +58,7 @@ $(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --no-build-isolation -e ".[dev]"
+	$(PIP) install --no-deps "k-diffusion>=0.1.1"
 	@touch $@
 
 clean:

@@ -36,20 +36,24 @@ from .ops import (
     sampler_step,
     uniform,
 )
-from .parametrizations import EDM, Data, Denoiser, Epsilon, Mean, Parametrization, Score, Velocity, tweedie
+from .parametrizations import EDM, Data, Denoiser, Epsilon, Mean, Parametrization, RectifiedFlow, Score, Velocity, tweedie
 from .plan import Plan, Row
 from .samplers import (
     DDIM,
     DDPM,
     AnnealedLangevin,
+    DPM2Ancestral,
     DPMSolver2M,
     DPMSolver2S,
     DPMSolver3M,
+    DPMSolverFast,
     EDMSampler,
     EulerAncestral,
     Langevin,
+    LinearMultistep,
     PCSampler,
     Sampler,
+    SDEDPMSolver2S,
     UniPC,
 )
 from .sampling import sample
@@ -69,9 +73,11 @@ __all__ = [
     "Basis",
     "BrownianPath",
     "ClassifierFree",
+    "DPM2Ancestral",
     "DPMSolver2M",
     "DPMSolver2S",
     "DPMSolver3M",
+    "DPMSolverFast",
     "Data",
     "Denoiser",
     "Discrete",
@@ -83,6 +89,7 @@ __all__ = [
     "Known",
     "Langevin",
     "Likelihood",
+    "LinearMultistep",
     "Mean",
     "ODEError",
     "ODESampler",
@@ -90,7 +97,9 @@ __all__ = [
     "PCSampler",
     "Parametrization",
     "Plan",
+    "RectifiedFlow",
     "Row",
+    "SDEDPMSolver2S",
     "Sampler",
     "Score",
     "StepInfo",

@@ -50,7 +50,9 @@ class Report:
         if self.missing:
             lines += section("missing", [f"{backend}: {reason}" for backend, reason in self.missing.items()])
         if self.handed_over:
-            lines += section("handed over to the original programs", [f"{what} ({count} times)" for what, count in self.handed_over.items()])
+            lines += section(
+                "handed over to the original programs", [f"{what} ({count} times)" for what, count in self.handed_over.items()]
+            )
         lines += section("what to do", self.advice or ["nothing: every backend that this machine can have is there"])
         return "\n".join(lines).rstrip()
 

@@ -132,5 +132,6 @@ def sampler_step(
     if partial is not None:
         norm = partial.sum(1).sqrt().to(compute_dtype(x))
         norm = norm if eps_norm is None else eps_norm.copy_(norm)
-    images = ((scaled, net_in), (denoised_out, D))
-    return finish(y, x, out), *(None if t is None else finish(t, x, given) for t, given in images), norm
+    net_in = None if scaled is None else finish(scaled, x, net_in)
+    D = None if denoised_out is None else finish(denoised_out, x, D)
+    return finish(y, x, out), net_in, D, norm

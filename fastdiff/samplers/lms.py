@@ -42,6 +42,14 @@ def adams_weights(sigmas: Sequence[float], i: int, order: int) -> list[float]:
     return weights
 
 
+def usable_order(sigmas: Sequence[float], i: int, order: int) -> int:
+    """The order at step i: beyond the first level, or a repeated one, there is nothing to interpolate through."""
+    order = min(order, i + 1)
+    while len(set(sigmas[i + 1 - order : i + 1])) < order:
+        order -= 1
+    return order
+
+
 @dataclass(frozen=True)
 class LinearMultistep(SigmaSampler):
     """Adams-Bashforth on slopes, one call a step (k-diffusion's lms); the first steps have a lower order.
@@ -61,10 +69,7 @@ class LinearMultistep(SigmaSampler):
         sigmas = [level.sigma for level in levels]
         rows: list[Row] = []
         for i, (at, to) in enumerate(itertools.pairwise(levels)):
-            order = min(i + 1, self.order)
-            while len(set(sigmas[i + 1 - order : i + 1])) < order:
-                order -= 1  # beyond a repeated level there is nothing to interpolate through
-            weights = adams_weights(sigmas, i, order)
+            weights = adams_weights(sigmas, i, usable_order(sigmas, i, self.order))
             rows.append(self.row(net, at, to, weights, forget=i >= max(self.order - 1, 1), remaining=len(levels) - 2 - i))
         return Plan(f"LinearMultistep {self.order} {len(rows)} steps", tuple(rows), levels[0].std)
 

@@ -1,6 +1,6 @@
 """The compatibility table: what becomes of every upstream public name, checked by test_table.py and rendered as docs/compat.md.
 
-    python -m tests.compat.table docs/compat.md
+python -m tests.compat.table docs/compat.md
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Entry:
     """One upstream name.
 
     Attributes:
-        name: as upstream's users write it, with its module: "sampling.get_pc_sampler", "DDPMScheduler.step".
-        status: "same": upstream's parameters, in its order, with its defaults; "superset": those and more; "handed over": upstream's own code
-            runs; "missing": not here.
+        name: as upstream's users write it, with its module: "sampling.get_pc_sampler", "DDPMScheduler.step"; after a space, when.
+        status: "same": upstream's parameters, in its order, with its defaults; "superset": those and more; "handed over": upstream's own
+            code runs; "missing": not here.
         reason: why it is not the same, or what is more.
         parameters: upstream's, as `signature` writes them; None for what is not called (a constant, a module).
         proof: the test that shows the numbers, "tests/compat/test_edm.py::test_golden"; "" only where it is missing.
@@ -63,7 +63,7 @@ def resolve(root: ModuleType, name: str) -> object:
         AttributeError: it is not there.
     """
     found: object = root
-    for part in name.split("."):
+    for part in name.split(" ")[0].split("."):
         if isinstance(found, ModuleType) and not hasattr(found, part):
             try:
                 found = importlib.import_module(f"{found.__name__}.{part}")

@@ -122,12 +122,14 @@ def network(x: Tensor, t: Tensor, channels: int) -> Tensor:
     return torch.cat([out, torch.tanh(x)], 1) if channels == 2 * x.shape[1] else out
 
 
-def walk(scheduler: Any, seed: int = 0, steps: int = 7, start: int = 0, dtype: torch.dtype = torch.float32, tamper: bool = False, **step: Any):
+def walk(
+    scheduler: Any, seed: int = 0, steps: int = 7, start: int = 0, dtype: torch.dtype = torch.float32, tamper: bool = False, **step: Any
+):
     """Run a scheduler's own loop; every output of every step."""
     generator = torch.Generator().manual_seed(seed)
     scheduler.set_timesteps(steps)
     sigma = scheduler.init_noise_sigma if hasattr(scheduler, "init_noise_sigma") else 1.0
-    x = (torch.randn(SHAPE, generator=generator) * sigma).to(dtype)
+    x = torch.randn(SHAPE, generator=generator) * sigma
     outputs = [x]
     learned = str(scheduler.config.get("variance_type", "")).startswith("learned")
     given = {"generator": generator} if "generator" in inspect.signature(_step(scheduler)).parameters else {}
@@ -137,7 +139,7 @@ def walk(scheduler: Any, seed: int = 0, steps: int = 7, start: int = 0, dtype: t
             x = scheduler.step_correct(network(x, t, 3), x, **given).prev_sample
             outputs.append(x)
         x_in = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-        out = _step(scheduler)(network(x_in, t, 6 if learned else 3).to(dtype), t, x, return_dict=False, **given, **step)
+        out = _step(scheduler)(network(x_in, t, 6 if learned else 3), t, x, return_dict=False, **given, **step)
         outputs += out
         x = out[0]
         if tamper:  # as inpainting pipelines do
@@ -175,6 +177,50 @@ def _options() -> list[Any]:
     return cases
 
 
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
+        ("DPMSolverMultistepScheduler", {"prediction_type": "v_prediction", "use_flow_sigmas": True}),
+        ("DPMSolverSinglestepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_order": 3, "solver_type": "heun"}),
+        ("DPMSolverSinglestepScheduler", {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
+        ("UniPCMultistepScheduler", {"prediction_type": "flow_prediction"}),
+        ("UniPCMultistepScheduler", {"solver_order": 4}),
+    ],
+    ids=str,
+)
+def test_combinations_that_are_handed_over(name, config):
+    theirs, mine = pair(name, **config)
+    same(walk(theirs, steps=6), walk(mine, steps=6))
+    assert mine.handed_over
+
+
+@pytest.mark.parametrize("solver_type", ["midpoint", "heun"])
+@pytest.mark.parametrize("algorithm", ["dpmsolver++", "sde-dpmsolver++"])
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "EDMDPMSolverMultistepScheduler"])
+def test_dpm_solvers(name, order, algorithm, solver_type):
+    config = {"solver_order": order, "algorithm_type": algorithm, "solver_type": solver_type}
+    theirs, mine = pair(name, **config)
+    if name.startswith("EDM") and order == 3 and algorithm.startswith("sde"):
+        return  # the original fails
+    same(walk(theirs, steps=18), walk(mine, steps=18))
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("final", ["zero", "sigma_min"])
+def test_unipc(order, lower, final):
+    config = {"solver_order": order, "lower_order_final": lower, "final_sigmas_type": final, "use_karras_sigmas": final == "zero"}
+    theirs, mine = pair("UniPCMultistepScheduler", **config)
+    got = walk(mine, steps=12)
+    if (order, lower, final) == (3, False, "zero"):  # the original's last matrix is singular
+        assert all(x.isfinite().all() for x in got)
+        return
+    same(walk(theirs, steps=12), got)
+
+
 def test_every_option_is_compared():
     for name in NAMES:
         options = set(inspect.signature(getattr(original, name).__init__).parameters) - {"self", "kwargs"}
@@ -201,7 +247,7 @@ def test_options(name, option, value):
         theirs = getattr(original, name)(**config)
         expected = walk(theirs, **steps)
     except (NotImplementedError, ValueError, TypeError, IndexError, AssertionError, RuntimeError) as error:
-        with pytest.raises(type(error)):  # noqa: PT012
+        with pytest.raises(type(error)):
             walk(getattr(ours, name)(**config), **steps)
         return
     mine = getattr(ours, name)(**config)
@@ -293,7 +339,9 @@ def test_lms_orders(order):
 def test_noise_of_no_generator_repeats_with_torchs_seed(name):
     if "generator" not in inspect.signature(_step(getattr(ours, name))).parameters:
         pytest.skip("draws no noise")
-    config = {"algorithm_type": "sde-dpmsolver++"} if "DPMSolver" in name else {"stochastic_sampling": True} if name.startswith("Flow") else {}
+    config = (
+        {"algorithm_type": "sde-dpmsolver++"} if "DPMSolver" in name else {"stochastic_sampling": True} if name.startswith("Flow") else {}
+    )
     step = {"eta": 1.0} if name == "DDIMScheduler" else {"s_churn": 30.0} if name in ("EulerDiscreteScheduler", "EDMEulerScheduler") else {}
     scheduler = getattr(ours, name)(**config)
 
@@ -403,7 +451,7 @@ def test_accelerate_swaps_in_place(name):
 def test_accelerate_refuses_what_it_cannot_swap():
     with pytest.raises(TypeError, match="expected a DiffusionPipeline or a scheduler, got Linear"):
         ours.accelerate(torch.nn.Linear(1, 1))
-    with pytest.raises(ValueError, match="expected one of DDPMScheduler, .*, got PNDMScheduler"):
+    with pytest.raises(ValueError, match=r"expected one of DDPMScheduler, .*, got PNDMScheduler"):
         ours.accelerate(original.PNDMScheduler())
 
     class Changed(original.DDPMScheduler):
@@ -432,6 +480,29 @@ def test_what_was_handed_over_is_seen_in_doctor():
     assert "diffusers.DDIMScheduler: thresholding=True: the estimate" in str(inspect_machine())
 
 
+def test_calls_that_are_handed_over():
+    """Arguments of one call that the fused step does not serve: the original's numbers, before and after."""
+    x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
+    tokens = {"per_token_timesteps": torch.full((2, 4), 500.0)}
+    for name, arguments in (
+        ("EDMEulerScheduler", {"pred_original_sample": x / 2}), ("FlowMatchEulerDiscreteScheduler", tokens),
+        ("LMSDiscreteScheduler", {"order": 5}), ("DDIMScheduler", {"eta": 1.1, "generator": torch.Generator()}),
+    ):  # fmt: skip
+        results = []
+        for scheduler in pair(name):
+            scheduler.set_timesteps(5)
+            given = dict(arguments)
+            if "generator" in given:
+                given["generator"] = torch.Generator().manual_seed(0)
+            state = x[:, 0] if name.startswith("Flow") else x  # [B, tokens, channels]
+            outputs = []
+            for i, t in enumerate(scheduler.timesteps[:3]):
+                state = scheduler.step(state.flip(0), t, state, **(given if i == 1 else {})).prev_sample
+                outputs.append(state)
+            results.append(outputs)
+        same(*results)
+
+
 def test_an_option_that_fastdiff_does_not_know_is_handed_over(monkeypatch):
     known = ours.DDPMScheduler.options - {"beta_end"}
     monkeypatch.setattr(ours.DDPMScheduler, "options", known)
@@ -442,11 +513,11 @@ def test_an_option_that_fastdiff_does_not_know_is_handed_over(monkeypatch):
 def test_a_timestep_of_no_schedule():
     scheduler = ours.DDPMScheduler()
     scheduler.set_timesteps(5)
-    with pytest.raises(ValueError, match="timestep: expected one of scheduler.timesteps, got 7"):
+    with pytest.raises(ValueError, match=r"timestep: expected one of scheduler.timesteps, got 7"):
         scheduler.step(torch.zeros(SHAPE), 7, torch.zeros(SHAPE))
     euler = ours.EulerDiscreteScheduler()
     euler.set_timesteps(5)
-    with pytest.raises(ValueError, match="timestep: expected one of scheduler.timesteps, got int, which looks like an index"):
+    with pytest.raises(ValueError, match=r"timestep: expected one of scheduler.timesteps, got int, which looks like an index"):
         euler.step(torch.zeros(SHAPE), 0, torch.zeros(SHAPE))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,3 +129,15 @@ def test_our_class_in_the_constructor_and_a_saved_pipeline(unet, tmp_path):
     ours.accelerate(pipe).save_pretrained(tmp_path)
     loaded = original.DDIMPipeline.from_pretrained(tmp_path, low_cpu_mem_usage=False)  # without fastdiff, too
     assert type(loaded.scheduler) is original.DDIMScheduler
+
+
+def test_the_worked_example_runs_before_and_after():
+    page = (Path(__file__).parents[2] / "docs" / "compat_diffusers.md").read_text(encoding="utf-8")
+    results = []
+    for fence in ("```python before\n", "```python\n"):
+        names: dict[str, Any] = {}
+        exec(page.split(fence, 1)[1].split("```", 1)[0], names)
+        results.append((names["images"], names["x"]))
+    np.testing.assert_allclose(results[1][0], results[0][0], rtol=0, atol=1e-3)
+    torch.testing.assert_close(results[1][1], results[0][1], rtol=1e-4, atol=1e-4)
+    assert type(names["pipe"].scheduler) is ours.DDPMScheduler

@@ -1,6 +1,6 @@
 """diffusers' own scheduler tests, run against fastdiff's classes; they are in a checkout of its repository, not in the wheel.
 
-    FASTDIFF_DIFFUSERS_TESTS=path/to/diffusers pytest tests/compat/test_diffusers_upstream.py
+FASTDIFF_DIFFUSERS_TESTS=path/to/diffusers pytest tests/compat/test_diffusers_upstream.py
 """
 
 from __future__ import annotations

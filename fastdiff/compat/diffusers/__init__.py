@@ -10,15 +10,7 @@ the original's own code: `scheduler.handed_over` says why, and `fastdiff.doctor(
 shows the table. With a generator the noise is the original's; without one it is fastdiff's, from keys of torch's global generator.
 """
 
-try:
-    import diffusers as _diffusers
-except ImportError as error:
-    raise ImportError("fastdiff.compat.diffusers needs diffusers >= 0.35: pip install 'fastdiff-torch[diffusers]'") from error
-
-_version = tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in _diffusers.__version__.split(".")[:2])
-if _version < (0, 35):
-    raise ImportError(f"fastdiff.compat.diffusers needs diffusers >= 0.35, got {_diffusers.__version__}: pip install -U diffusers")
-
+from . import _requirement  # noqa: F401 - first: it says what is missing
 from .accelerate import accelerate
 from .ddim import DDIMInverseScheduler, DDIMScheduler
 from .ddpm import DDPMScheduler

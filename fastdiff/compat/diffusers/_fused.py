@@ -241,7 +241,7 @@ class Positions:
             address = timestep.data_ptr()
             if self._start <= address < self._end:
                 return self.values[(address - self._start) // self._size]
-        return timestep.reshape(()).tolist()
+        return timestep.reshape(()).tolist()  # type: ignore[return-value]
 
     def begin(self, timestep: Any) -> int | None:
         """Where a run that begins with this timestep begins; None where the schedule has no such."""

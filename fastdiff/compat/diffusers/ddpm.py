@@ -71,7 +71,7 @@ class DDPMScheduler(Discrete, diffusers.DDPMScheduler):
         if row.draw >= 0 and (generator is not None or "c_n" in row.coef):
             z, key = self._noise(sample, generator, model_output.dtype)
         if row.learned is not None:
-            given = {"key": key, "draw": self._draw, "stream": _STATE} if z is None else {"z": z}
+            given: dict[str, Any] = {"key": key, "draw": self._draw, "stream": _STATE} if z is None else {"z": z}
             model_output, given = with_learned_variance(row, sample, model_output, given)
             z, key = given.get("z"), None
         y, D = self._launch(sample, model_output, table.coef(t, sample.device), z=z, key=key)

@@ -24,7 +24,9 @@ from ._sigmas import EDMScaled, Sigmas
 _PLAIN = Refusal("algorithm_type", lambda c: not c["algorithm_type"].endswith("++"), "a solver on noise predictions")
 FLOW_V = Refusal(
     "prediction_type",
-    lambda c: (c["prediction_type"] == "flow_prediction") != bool(c["use_flow_sigmas"]) and c["prediction_type"] not in ("epsilon", "sample"),
+    lambda c: (
+        (c["prediction_type"] == "flow_prediction") != bool(c["use_flow_sigmas"]) and c["prediction_type"] not in ("epsilon", "sample")
+    ),
     "flow_prediction and use_flow_sigmas are served together, v_prediction without",
 )
 
@@ -47,6 +49,9 @@ class VarianceLevels(Sigmas):
 class _Multistep(Sigmas):
     """The steps of DPM-Solver++ that use earlier estimates."""
 
+    model_outputs: list[Any]
+    lower_order_nums: int
+
     def _net(self) -> Parametrization:
         return PREDICTIONS[self.config.prediction_type]  # type: ignore[attr-defined]
 
@@ -68,19 +73,21 @@ class _Multistep(Sigmas):
         short = config.lower_order_final and len(self.timesteps) < 15  # type: ignore[attr-defined]
         if left == 0 and (config.euler_at_final or short or config.final_sigmas_type == "zero"):
             return 1
-        order = min(config.solver_order, self.lower_order_nums + 1)  # type: ignore[has-type]
+        order = min(config.solver_order, self.lower_order_nums + 1)
         return min(order, 2) if left == 1 and short else order
 
-    def _multistep(self, model_output: Tensor, timestep: Any, sample: Tensor, z: Tensor | None, generator: Any, dtype: torch.dtype) -> Tensor:
+    def _multistep(
+        self, model_output: Tensor, timestep: Any, sample: Tensor, z: Tensor | None, generator: Any, dtype: torch.dtype
+    ) -> Tensor:
         i = self._index(timestep)
         key = None
         if z is None and self.config.algorithm_type.startswith("sde"):  # type: ignore[attr-defined]
             z, key = self._noise(sample, generator, dtype)
-        order, kept = self._order(i), self.model_outputs  # type: ignore[has-type]
+        order, kept = self._order(i), self.model_outputs
         history = {f"H{k}": kept[-k] for k in range(1, order)}
         y, D = self._launch(sample, model_output, self._table().coef((i, order), sample.device), z=z, key=key, **history)
         self.model_outputs = [*kept[1:], D]
-        self.lower_order_nums = min(self.lower_order_nums + 1, self.config.solver_order)  # type: ignore[attr-defined, has-type]
+        self.lower_order_nums = min(self.lower_order_nums + 1, self.config.solver_order)  # type: ignore[attr-defined]
         self._step_index = i + 1
         return y
 
@@ -143,6 +150,7 @@ class EDMDPMSolverMultistepScheduler(EDMScaled, _Multistep, diffusers.EDMDPMSolv
 class DPMSolverSinglestepScheduler(VarianceLevels, diffusers.DPMSolverSinglestepScheduler):
     """diffusers.DPMSolverSinglestepScheduler, each step one launch (Lu et al. 2022): the last of a block starts where its first did."""
 
+    model_outputs: list[Any]
     options = BETAS | SIGMAS | FLOW | THRESHOLD | {
         "solver_order", "prediction_type", "algorithm_type", "solver_type", "lower_order_final", "final_sigmas_type",
         "lambda_min_clipped", "variance_type",

@@ -24,6 +24,8 @@ class HeunDiscreteScheduler(Scaled, diffusers.HeunDiscreteScheduler):
 
     options = BETAS | SPACING | SIGMAS | CLIP | {"prediction_type"}
 
+    dt: float | None
+    sample: Tensor | None
     _first_D: Tensor | None = None
 
     def _schedule(self) -> Iterable[Hashable]:

@@ -1,4 +1,4 @@
-"""LMSDiscreteScheduler: the steps of `fastdiff.LMS`."""
+"""LMSDiscreteScheduler: the steps of `fastdiff.LinearMultistep`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteSchedulerOut
 from torch import Tensor
 
 from ...plan import Row
-from ...samplers.lms import adams_weights
+from ...samplers.lms import adams_weights, usable_order
 from ._fused import PREDICTIONS
 from ._options import BETAS, SIGMAS, SPACING
 from ._sigmas import Scaled
@@ -25,7 +25,8 @@ class LMSDiscreteScheduler(Scaled, diffusers.LMSDiscreteScheduler):
     def _row(self, position: int, variant: Any) -> Row:
         sigma = self._levels[position].sigma
         p, q = PREDICTIONS[self.config.prediction_type].noise(sigma)  # the slope takes the estimate's place
-        weights = adams_weights([level.sigma for level in self._levels], position, min(position + 1, variant))
+        sigmas = [level.sigma for level in self._levels]
+        weights = adams_weights(sigmas, position, usable_order(sigmas, position, variant))
         coef = {"a": p, "b": q, "c_x": 1.0, "c_D": weights[0]} | {f"c_h{k}": w for k, w in enumerate(weights[1:], 1)}
         return Row(sigma, 1.0, sigma, 1.0, coef, next_sigma=self._levels[position + 1].sigma)
 

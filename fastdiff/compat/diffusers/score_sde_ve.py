@@ -31,7 +31,7 @@ class ScoreSdeVeScheduler(Fused, diffusers.ScoreSdeVeScheduler):
     def _schedule(self) -> Iterable[float]:
         return dict.fromkeys(self._positions.values)
 
-    def _row(self, position: float | str, variant: Any) -> Row:
+    def _row(self, position: Any, variant: Any) -> Row:
         if position == "correct":  # a network that returns the score, at sigma = 1: D = x + F, so that eps = -F
             return Row(1.0, 1.0, 1.0, 1.0, {"a": 1.0, "b": 1.0, "c_D": 1.0, "c_l": 2 * self.config.snr**2}, draw=0, adaptive="batch")
         i = int(np.float32(position) * np.float32(len(self._positions.values) - 1))  # in float32, as the original

@@ -27,6 +27,11 @@ class UniPCMultistepScheduler(VarianceLevels, diffusers.UniPCMultistepScheduler)
     They are two since a pipeline may change the sample between steps; `fastdiff.UniPC` does both in one.
     """
 
+    model_outputs: list[Any]
+    timestep_list: list[Any]
+    last_sample: Tensor | None
+    this_order: int
+    lower_order_nums: int
     options = BETAS | SPACING | SIGMAS | FLOW | THRESHOLD | {
         "solver_order", "prediction_type", "predict_x0", "solver_type", "lower_order_final", "disable_corrector", "solver_p",
         "final_sigmas_type", "sigma_min", "sigma_max", "shift_terminal",
@@ -72,9 +77,7 @@ class UniPCMultistepScheduler(VarianceLevels, diffusers.UniPCMultistepScheduler)
         corrector = UniPC(variant=self.config.solver_type).corrector(h, self._past(i - 1, order), order)
         return self._levels[i].scale * corrector[3] if len(corrector) > 3 else 0.0
 
-    def step(
-        self, model_output: Tensor, timestep: int | Tensor, sample: Tensor, return_dict: bool = True
-    ) -> SchedulerOutput | tuple:
+    def step(self, model_output: Tensor, timestep: int | Tensor, sample: Tensor, return_dict: bool = True) -> SchedulerOutput | tuple:
         """One step."""
         self._refresh()
         if self._refused or self.num_inference_steps is None:

@@ -14,8 +14,8 @@ from ...noise import Stream
 from ...ode import ODESolver
 from ...ops import normal, rademacher
 from . import _networks, sde_lib
-from ._handed_over import solve_ivp
 from ._noise import Noise, new_keys
+from ._scipy import solve_ivp
 from .models import utils as mutils
 from .sampling import MAX_ATTEMPTS, Model, _Drift
 

@@ -17,8 +17,8 @@ from ...ode import ODESolver, integrate
 from ...samplers import PCSampler
 from .._plans import plan_for
 from . import _networks, sde_lib
-from ._handed_over import solve_ivp
 from ._noise import Keyed, Noise, new_keys
+from ._scipy import solve_ivp
 from ._steps import (
     CORRECTORS,
     PREDICTORS,
