@@ -18,10 +18,7 @@ TARGETS = {
     "DDPMScheduler": 4, "DDIMScheduler": 4, "EulerAncestralDiscreteScheduler": 4, "DPMSolverMultistepScheduler": 4,
     "EulerDiscreteScheduler": 2, "HeunDiscreteScheduler": 2,
 }  # fmt: skip
-OTHERS = (
-    "DDIMInverseScheduler", "DPMSolverSinglestepScheduler", "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "UniPCMultistepScheduler",
-    "LMSDiscreteScheduler", "ScoreSdeVeScheduler", "FlowMatchEulerDiscreteScheduler",
-)  # fmt: skip
+OTHERS = tuple(cls.__name__ for cls in ours.SCHEDULERS if cls.__name__ not in TARGETS)
 
 
 def walk(scheduler: Any, x: torch.Tensor, F: torch.Tensor, **step: Any) -> torch.Tensor:
