@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ class Report:
         versions: of what fastdiff runs on, by name.
         serves: (op, device type) to the backend that serves it: "C++ (avx512)", "CUDA C++", "Triton" or "reference".
         missing: backend to the reason why it is not there.
+        programs: those that fastdiff.compat takes the place of and that come as packages, with their versions.
         handed_over: what the adapters of fastdiff.compat left to the originals' own code in this process, and how often.
         advice: what to do, one line each.
     """
@@ -32,6 +34,7 @@ class Report:
     serves: dict[tuple[str, str], str]
     missing: dict[str, str] = field(default_factory=dict)
     advice: list[str] = field(default_factory=list)
+    programs: dict[str, str] = field(default_factory=dict)
     handed_over: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -49,10 +52,11 @@ class Report:
         lines += section("who serves which op", table)
         if self.missing:
             lines += section("missing", [f"{backend}: {reason}" for backend, reason in self.missing.items()])
-        if self.handed_over:
-            lines += section(
-                "handed over to the original programs", [f"{what} ({count} times)" for what, count in self.handed_over.items()]
-            )
+        programs = [f"{name:11} {version}" for name, version in self.programs.items()]
+        counts = [f"handed over to the original: {what} ({count} times)" for what, count in self.handed_over.items()]
+        lines += section(
+            "other programs (fastdiff.compat)", programs + (counts or ["handed over to the originals in this process: nothing"])
+        )
         lines += section("what to do", self.advice or ["nothing: every backend that this machine can have is there"])
         return "\n".join(lines).rstrip()
 
@@ -110,7 +114,19 @@ def inspect() -> Report:
             serves[op, "cuda"] = "CUDA C++" if _backends.cuda_kernels() else triton
     if os.environ.get("TRITON_INTERPRET") == "1":
         advice.append("TRITON_INTERPRET=1 is set: Triton kernels run interpreted, hundreds of times slower")
-    return Report(versions, capability, capabilities, torch.get_num_threads(), devices, serves, missing, advice, dict(HANDED_OVER))
+    return Report(
+        versions, capability, capabilities, torch.get_num_threads(), devices, serves, missing, advice, _programs(), dict(HANDED_OVER)
+    )
+
+
+def _programs() -> dict[str, str]:
+    found = {}
+    for name in ("diffusers", "k-diffusion"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = f"not installed: pip install 'fastdiff-torch[{name}]'"
+    return found
 
 
 def doctor() -> Report:

@@ -153,3 +153,39 @@ def test_group_norm_silu_and_its_gradients_are_those_of_the_cpu(memory_format):
         results.append([t.cpu() for t in (y.detach(), *torch.autograd.grad(y.square().sum(), inputs))])
     for expected, got in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(
+    "name", ["DDPM", "DDIM", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "DPMSolverMultistep", "UniPCMultistep"]
+)
+def test_a_step_of_diffusers_schedulers_never_waits(name):
+    pytest.importorskip("diffusers")
+    from fastdiff.compat import diffusers as ours
+
+    scheduler = getattr(ours, f"{name}Scheduler")()
+    scheduler.set_timesteps(6, device="cuda")
+    x = torch.randn(2, 3, 8, 8, device="cuda")
+    expected = x.cpu()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for t in scheduler.timesteps:
+            x = scheduler.step(scheduler.scale_model_input(x, t), t, x).prev_sample
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    if name not in ("DDPM", "EulerAncestralDiscrete"):
+        scheduler.set_timesteps(6)
+        for t in scheduler.timesteps:
+            expected = scheduler.step(scheduler.scale_model_input(expected, t), t, expected).prev_sample
+        torch.testing.assert_close(x.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "dpmpp_2m", "euler_ancestral", "dpmpp_2m_sde"])
+def test_k_diffusions_samplers_run_there(name):
+    from fastdiff.compat.k_diffusion import sampling as K
+
+    sigmas = K.get_sigmas_karras(6, 0.03, 15.0, device="cuda")
+    x = torch.randn(2, 3, 8, 8, device="cuda") * 15
+    y = getattr(K, f"sample_{name}")(lambda x, sigma: 0.1 * x, x, sigmas, disable=True)
+    assert y.is_cuda
+    assert y.isfinite().all()

@@ -17,7 +17,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ...noise import Stream, keys
-from ...ops.sampler_step import OP as STEP
+from ...ops.sampler_step import OP
 from ...parametrizations import Data, Epsilon, Parametrization, RectifiedFlow, Velocity
 from ...plan import Plan, Row
 from ...schedules import Linear
@@ -33,7 +33,7 @@ PREDICTIONS: dict[str, Parametrization] = {
     "flow_prediction": RectifiedFlow(),
 }
 
-_STATE = int(Stream.STATE)
+_STEP, _STATE = OP.overload, int(Stream.STATE)
 _AUTOGRAD = {kind: getattr(torch._C.DispatchKey, f"Autograd{kind.upper()}") for kind in ("cpu", "cuda", "mps", "xpu")}
 
 _excluded, _exclude = torch._C._dispatch_tls_is_dispatch_key_excluded, torch._C._dispatch_tls_set_dispatch_key_excluded
@@ -205,14 +205,14 @@ class Fused:
             operands |= {"draw": self._draw, "stream": _STATE}
         operands.setdefault("return_D", True)
         if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (x, F, *operands.values())):
-            y, _, D, _ = STEP.overload(x, F, coef, **operands)
+            y, _, D, _ = _STEP(x, F, coef, **operands)
             return y, D
         # Below autograd, whose bookkeeping in Python costs 20 us; see fastdiff/loop.py.
         autograd = _AUTOGRAD.get(x.device.type, torch._C.DispatchKey.AutogradOther)
         before = _excluded(autograd)
         _exclude(autograd, True)
         try:
-            y, _, D, _ = STEP.overload(x, F, coef, **operands)
+            y, _, D, _ = _STEP(x, F, coef, **operands)
         finally:
             _exclude(autograd, before)
         return y, D
