@@ -1,10 +1,32 @@
-"""What share of a run with a real network is the sampler's."""
+"""Real networks, small enough for a CPU, and what share of a run is the sampler's."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastdiff.models import EDMPrecond, load_model
+
+
+class Case(NamedTuple):
+    """A network of EDM's kind, the shape of its samples, and class labels [B, classes] where it takes them."""
+
+    net: Callable[..., Tensor]
+    shape: tuple[int, ...]
+    labels: Tensor | None
+
+
+def real_network(name: str) -> Case:
+    """ "digits": the shipped model; "ddpmpp": a small DDPM++ of random weights."""
+    if name == "digits":
+        return Case(load_model("digits"), (16, 1, 8, 8), torch.eye(10)[torch.arange(16) % 10])
+    torch.manual_seed(0)
+    more = dict(model_type="SongUNet", model_channels=32, channel_mult=[1, 2, 2], num_blocks=1, attn_resolutions=[16])
+    return Case(EDMPrecond(32, 3, **more).eval().requires_grad_(False), (2, 3, 32, 32), None)
 
 
 class Timed:

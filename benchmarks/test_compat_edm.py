@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.end_to_end import real_network, sampler_share
 from benchmarks.peers import ConstantNet, LinearNet
 from fastdiff.compat.edm import PhiloxGenerator, StackedRandomGenerator, edm_sampler
 from fastdiff.eager import edm_sampler as upstream
-from fastdiff.models import EDMPrecond, load_model
 
 CIFAR = (64, 3, 32, 32)
 
@@ -106,27 +104,9 @@ def test_a_draw_for_each_seed(compare, name):
 @pytest.mark.parametrize("model", ["digits", "ddpmpp"])
 def test_end_to_end(compare, model):
     """With a real network the sampler is a small share, which the case's name says."""
-    if model == "digits":
-        net, shape, classes, steps = load_model("digits"), (16, 1, 8, 8), 10, 18
-    else:
-        torch.manual_seed(0)
-        more = dict(model_type="SongUNet", model_channels=32, channel_mult=[1, 2, 2], num_blocks=1, attn_resolutions=[16])
-        net, shape, classes, steps = EDMPrecond(32, 3, **more).eval().requires_grad_(False), (2, 3, 32, 32), 0, 4
+    net, shape, labels = real_network(model)
+    steps = 18 if model == "digits" else 4
     latents = latents_of(shape)
-    labels = torch.eye(classes)[torch.arange(shape[0]) % classes] if classes else None
-    spent = [0.0]
-
-    def timed(x, sigma, class_labels=None):
-        begin = time.perf_counter()
-        result = net(x, sigma, class_labels)
-        spent[0] += time.perf_counter() - begin
-        return result
-
-    def share(run) -> float:
-        run()
-        spent[0], begin = 0.0, time.perf_counter()
-        run()
-        return 1 - spent[0] / (time.perf_counter() - begin)
 
     def ours(net=net):
         return edm_sampler(net, latents, labels, num_steps=steps)
@@ -137,5 +117,5 @@ def test_end_to_end(compare, model):
     def check():
         torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-4)
 
-    shares = f"sampler's share {share(lambda: ours(timed)):.1%}, upstream's {share(lambda: theirs(timed)):.1%}"
+    shares = f"sampler's share {sampler_share(ours, net):.1%}, upstream's {sampler_share(theirs, net):.1%}"
     compare(f"compat.edm end to end, {model} {list(shape)}, {steps} steps ({shares})", ours, {"NVlabs/edm": theirs}, check, rounds=5)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.end_to_end import real_network, sampler_share
 from benchmarks.peers import ConstantNet, LinearNet
 from fastdiff.compat import k_diffusion as K
-from fastdiff.models import EDMPrecond, load_model
 from tests.compat.upstream_k_diffusion import upstream
 
 CIFAR = (64, 3, 32, 32)
@@ -91,27 +89,10 @@ def test_brownian_noise(compare):
 @pytest.mark.parametrize(("model", "name"), [("digits", "dpmpp_2m"), ("digits", "dpmpp_2m_sde"), ("ddpmpp", "heun")])
 def test_end_to_end(compare, model, name):
     """With a real network the sampler is a small share, which the case's name says."""
-    if model == "digits":
-        net, shape, classes, steps = load_model("digits"), (16, 1, 8, 8), 10, 12
-    else:
-        torch.manual_seed(0)
-        more = dict(model_type="SongUNet", model_channels=32, channel_mult=[1, 2, 2], num_blocks=1, attn_resolutions=[16])
-        net, shape, classes, steps = EDMPrecond(32, 3, **more).eval().requires_grad_(False), (2, 3, 32, 32), 0, 4
+    net, shape, labels = real_network(model)
+    steps = 12 if model == "digits" else 4
     x, sigmas = states(shape, steps)
-    extra = {"class_labels": torch.eye(classes)[torch.arange(shape[0]) % classes]} if classes else {}
-    spent = [0.0]
-
-    def timed(x, sigma, **condition):
-        begin = time.perf_counter()
-        result = net(x, sigma, **condition)
-        spent[0] += time.perf_counter() - begin
-        return result
-
-    def share(run) -> float:
-        run()
-        spent[0], begin = 0.0, time.perf_counter()
-        run()
-        return 1 - spent[0] / (time.perf_counter() - begin)
+    extra = {} if labels is None else {"class_labels": labels}
 
     def ours(net=net, **more):
         return getattr(K, f"sample_{name}")(net, x, sigmas, extra, disable=True, **more)
@@ -126,6 +107,6 @@ def test_end_to_end(compare, model, name):
             results.append(run(**({"noise_sampler": K.default_noise_sampler(x)} if name in NOISY else {})))
         torch.testing.assert_close(*results, rtol=1e-3, atol=1e-3)
 
-    shares = f"sampler's share {share(lambda: ours(timed)):.1%}, upstream's {share(lambda: theirs(timed)):.1%}"
+    shares = f"sampler's share {sampler_share(ours, net):.1%}, upstream's {sampler_share(theirs, net):.1%}"
     case = f"compat.k_diffusion end to end, {model} {list(shape)}, sample_{name}, {steps} steps ({shares})"
     compare(case, ours, {"k-diffusion": theirs}, check, rounds=5)

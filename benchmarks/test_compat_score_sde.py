@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.conftest import ROWS
+from benchmarks.end_to_end import sampler_share
 from benchmarks.sde_peers import BETA_MAX, BETA_MIN, EPS, column, langevin_update, pc_sampler, reverse_diffusion_update
 from fastdiff.compat.score_sde import losses, sampling, sde_lib
 from fastdiff.models import SongUNet
@@ -123,7 +121,7 @@ def test_sampler_alone(compare, kind, target):
 
 
 def test_with_a_network(compare):
-    """A small DDPM++; the sampler's share of both programs is in the rows."""
+    """A small DDPM++; the sampler's share of both programs is in the case's name."""
     steps, shape = 20, (2, 3, 32, 32)
     torch.manual_seed(0)
     unet = SongUNet(32, 3, 3, model_channels=32, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[16]).eval()
@@ -132,32 +130,14 @@ def test_with_a_network(compare):
         return unet(x, labels, None)
 
     ours = sampler_of("reverse_diffusion", "langevin", shape, steps)
-    peers = {"original": lambda: original_sampler(net, torch.randn(shape), steps)}
+
+    def theirs(net=net):
+        return original_sampler(net, torch.randn(shape), steps)
+
     kind = "reverse diffusion + Langevin"
-    compare(f"score_sde {kind}, small DDPM++, {2 * steps} calls {list(shape)}", lambda: ours(net), peers, checked(kind, steps), rounds=3)
-
-    inside: list[float] = []
-
-    def timed(x, labels):
-        start = time.perf_counter()
-        result = net(x, labels)
-        inside.append(time.perf_counter() - start)
-        return result
-
-    def overhead(run: Callable) -> float:
-        """Seconds of a run outside the network."""
-        seconds = []
-        for _ in range(3):
-            inside.clear()
-            start = time.perf_counter()
-            run()
-            seconds.append(time.perf_counter() - start - sum(inside))
-        return float(np.median(seconds))
-
-    own = overhead(lambda: ours(timed))
-    theirs = overhead(lambda: original_sampler(timed, torch.randn(shape), steps))
-    row = {"case": f"the same, outside the network ({sum(inside):.3g} s within)", "fastdiff_seconds": own}
-    ROWS.append(row | {"peers": {"original": theirs}, "target": {}})
+    shares = f"sampler's share {sampler_share(ours, net):.1%}, original's {sampler_share(theirs, net):.1%}"
+    case = f"score_sde {kind}, small DDPM++, {2 * steps} calls {list(shape)} ({shares})"
+    compare(case, lambda: ours(net), {"original": theirs}, checked(kind, steps), rounds=3)
 
 
 def test_sde_loss(compare):
