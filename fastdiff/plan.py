@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -77,7 +78,7 @@ class Plan:
     prior_draw: int = -1
     draws: int = 0
     _tables: dict[Any, Tables] = field(default_factory=dict, compare=False, repr=False)
-    _derived: dict[int, tuple[Any, Plan]] = field(default_factory=dict, compare=False, repr=False)
+    _derived: dict[int, tuple[Callable[[], Any], Plan]] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for i, row in enumerate(self.rows):
@@ -86,6 +87,10 @@ class Plan:
                 raise ValueError(f"rows[{i}].coef: expected names among {', '.join(COLUMNS)}, got {', '.join(sorted(unknown))}")
             if not all(math.isfinite(v) for name, v in row.coef.items() if name not in DEFAULTS):
                 raise ValueError(f"rows[{i}].coef: expected finite numbers, got {row.coef}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles keep: tables and derived plans are made again."""
+        return vars(self) | {"_tables": {}, "_derived": {}}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -109,10 +114,11 @@ class Plan:
     def tables(self, device: torch.device, net_dtype: torch.dtype, state_dtype: torch.dtype, batch: int) -> Tables:
         """The table on a device, cached: a second run, or the capture of a CUDA graph, copies nothing.
 
+        A network may have changed its labels in place (`sigma.log_()`): then the table is made again.
         Labels keep float32 where the network computes in less: 999*t has no room in eight bits of mantissa.
         """
         key = (device, net_dtype, state_dtype, batch)
-        if key not in self._tables:
+        if key not in self._tables or self._tables[key].changed:
             if len(self._tables) >= _DERIVED_KEPT:
                 self._tables.pop(next(iter(self._tables)))
             label_dtype = torch.promote_types(net_dtype, torch.float32)
@@ -128,12 +134,16 @@ class Plan:
         return self._tables[key]
 
     def derived(self, change: Any) -> Plan:
-        """change.apply(self), made once for each object, so that its tables stay cached too."""
-        if id(change) not in self._derived:
-            if len(self._derived) >= _DERIVED_KEPT:
-                self._derived.pop(next(iter(self._derived)))
-            self._derived[id(change)] = (change, change.apply(self))  # kept alive: its id must stay its own
-        return self._derived[id(change)][1]
+        """change.apply(self), made once for each object, so that its tables stay cached too.
+
+        The object is not kept alive: a cached plan would hold the networks of guidance and the tensors of known data.
+        """
+        known, key = self._derived, id(change)
+        if key not in known or known[key][0]() is not change:
+            if len(known) >= _DERIVED_KEPT:
+                known.pop(next(iter(known)))
+            known[key] = (weakref.ref(change, lambda _: known.pop(key, None)), change.apply(self))
+        return known[key][1]
 
     def map_rows(self, change: Callable[[int, Row], Row], suffix: str = "") -> Plan:
         """The plan with every row changed."""
@@ -170,3 +180,8 @@ class Tables:
     sigmas: Sequence[Tensor]
     prior_scale: Tensor
     prior_noise: Tensor
+
+    @property
+    def changed(self) -> bool:
+        """Whether somebody wrote into what networks and guidance are given; rows share the counter of their table."""
+        return any(rows[0]._version for rows in (self.labels, self.sigmas) if rows)

@@ -13,7 +13,7 @@ from ..plan import Plan
 from ..samplers import Sampler
 
 _KEPT = 64
-_OF_NETWORKS: WeakKeyDictionary[Any, dict[Sampler, Plan]] = WeakKeyDictionary()
+_OF_NETWORKS: WeakKeyDictionary[Any, dict[tuple[Sampler, float, float], Plan]] = WeakKeyDictionary()
 
 
 @lru_cache(maxsize=_KEPT)
@@ -29,13 +29,15 @@ def plan_from_state(sampler: Sampler, net: Parametrization, draws: int) -> Plan:
 
 
 def plan_of_network(sampler: Sampler, net: Callable[..., Any]) -> Plan:
-    """The sampler's plan for a denoiser object, whose sigma_min, sigma_max and round_sigma it respects; made once for each object."""
+    """The sampler's plan for a denoiser object, whose sigma_min, sigma_max and round_sigma it respects; made once while they stay."""
+    denoiser = Denoiser.of(net)
     try:
         plans = _OF_NETWORKS.setdefault(net, {})
     except TypeError:  # an object that cannot be weakly referenced, or hashed
-        return sampler.plan(Denoiser.of(net))
-    if sampler not in plans:
+        return sampler.plan(denoiser)
+    key = (sampler, denoiser.sigma_min, denoiser.sigma_max)  # not the denoiser: it would keep the network alive
+    if key not in plans:
         while len(plans) >= _KEPT:
             plans.pop(next(iter(plans)))
-        plans[sampler] = sampler.plan(Denoiser.of(net))
-    return plans[sampler]
+        plans[key] = sampler.plan(denoiser)
+    return plans[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_stacked_generator_is_torchs_own_stream_of_each_seed():
         integers = torch.stack([torch.randint(2, 10, (4,), generator=g) for g in alone])
         assert torch.equal(stacked.randint(2, 10, size=[3, 4]), integers)
     assert torch.equal(stacked.randn([3, 2]), torch.stack([torch.randn(2, generator=g) for g in alone]))
-    assert stacked.randint(10, size=[3]).shape == (3,)
+    assert stacked.randint(10, size=[3]).shape == stacked.randn([3]).shape == (3,)
 
 
 SEEDS = [3, 9, 2**40, 17]
@@ -166,7 +167,7 @@ def test_any_network_of_the_repository_is_taken_and_called_by_position():
             return (torch.as_tensor(sigma) * 8).round().clip(min=1) / 8
 
         def __call__(self, x, t, c):
-            self.seen.append((x.dtype, t[0].item(), c))
+            self.seen.append((x.dtype, t.item(), c))  # one sigma for all, as upstream has it
             return x / (1 + t.reshape(-1, 1, 1, 1) ** 2)
 
     labels = torch.eye(5)[:4]
@@ -209,6 +210,32 @@ def test_epsilon_scaling_may_depend_on_the_step():
     assert 1e-5 < (linear - constant).abs().max() < 1
 
 
+def test_the_ablation_sampler_scales_predictors_alone_as_edm_es_does():
+    """EDM-ES's ablation_sampler leaves the second slope as it is; its edm_sampler scales both."""
+    net, sigmas = mixture(), [20.0, 5.0, 1.0, 0.0]
+    x = LATENTS * sigmas[0]
+    for sigma, following in itertools.pairwise(torch.tensor(sigmas, dtype=torch.float64)):
+        d = (x - net(x, sigma.expand(len(x)))) / sigma / 1.02
+        x_next = x + (following - sigma) * d
+        if following:
+            d = (d + (x_next - net(x_next, following.expand(len(x)))) / following) / 2
+        x = x + (following - sigma) * d
+    # The even levels of rho = 1, rounded by the network to those above.
+    net.sigma_min, net.sigma_max = 0.0, 100.0
+    net.round_sigma = lambda sigma: sigmas[[20.0, 10.5, 1.0].index(float(sigma))]
+    arguments = dict(num_steps=3, sigma_min=1.0, sigma_max=20.0, rho=1, eps_scaler=1.02)
+    torch.testing.assert_close(ablation_sampler(net, LATENTS, **arguments), x, rtol=1e-10, atol=1e-10)
+    assert (edm_sampler(net, LATENTS, **arguments) - x).abs().max() > 1e-3
+    both = ablation_sampler(net, LATENTS, **arguments | {"eps_scaler": EpsilonScaling(1.02)})
+    torch.testing.assert_close(edm_sampler(net, LATENTS, **arguments), both)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers():
+    plain = edm_sampler(mixture(), LATENTS, num_steps=4, sigma_max=60.0, seeds=3, S_churn=5)
+    for steps, kind in ((np.int64(4), np.float64), (torch.tensor(4), torch.tensor)):
+        assert torch.equal(edm_sampler(mixture(), LATENTS, num_steps=steps, sigma_max=kind(60.0), seeds=3, S_churn=kind(5.0)), plain)
+
+
 def test_gradients_are_recorded_where_latents_ask():
     def ends(latents):
         return edm_sampler(mixture(), latents, num_steps=4)
@@ -228,18 +255,22 @@ def test_gradients_are_recorded_where_latents_ask():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        ({"net": None}, TypeError, "net: expected a callable"),
         ({"latents": [1.0]}, TypeError, "latents: expected a tensor"),
+        ({"latents": torch.tensor(1.0)}, ValueError, "latents: expected"),
+        ({"num_steps": 4.0}, TypeError, "num_steps: expected an integer >= 1, got 4.0"),
+        ({"sigma_max": "high"}, TypeError, "sigma_max: expected a number, got 'high'"),
         ({"state_dtype": torch.float16}, ValueError, "state_dtype: expected torch.float32 or torch.float64, got torch.float16"),
         ({"randn_like": 3}, TypeError, "randn_like: expected a callable or a PhiloxGenerator, got int"),
         ({"randn_like": torch.randn_like, "seeds": 0}, ValueError, "seeds: expected none beside randn_like"),
         ({"randn_like": PhiloxGenerator("cpu", [1])}, ValueError, "randn_like: expected a generator of 4 seeds, got 1"),
-        ({"num_steps": 0}, ValueError, "steps: expected an integer >= 1, got 0"),
+        ({"num_steps": 0}, ValueError, "num_steps: expected an integer >= 1, got 0"),
         ({"discriminator": 3}, TypeError, "discriminator: expected a Discriminator or a callable"),
     ],
 )
 def test_bad_arguments_say_what_was_expected(arguments, error, message):
     with pytest.raises(error, match=message):
-        edm_sampler(mixture(), **{"latents": LATENTS, **arguments})
+        edm_sampler(**{"net": mixture(), "latents": LATENTS, **arguments})
 
 
 @pytest.mark.parametrize("generator", [StackedRandomGenerator, PhiloxGenerator])

@@ -147,6 +147,8 @@ def test_generate_with_a_discriminator(tmp_path, capsys):
         (("--network=digits", "--class=10"), "--class: expected 0 .. 9, got 10"),
         (("--network=digits", "--seeds=1-"), "seeds: expected integers and ranges such as 1,2,5-10, got '1-'"),
         (("--network=digits", "--seeds=0-99999999999"), "seeds: expected at most"),
+        (("--network=digits", "--seeds=3-1"), "--seeds: expected at least one, got '3-1'"),
+        (("--network=digits", f"--outdir={__file__}"), "--outdir: expected a folder, got the file"),
         (("--network=digits", "--pretrained_classifier_ckpt=a.pt"), "--discriminator_ckpt: expected one beside"),
         (("--network=digits", "--solver=euler", "--boosting=1"), "--boosting: expected 0 beside --solver"),
         (("--network=digits", "--discriminator_ckpt=cats"), "--discriminator: expected a checkpoint or one of"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
-from fastdiff.compat.edm import PhiloxGenerator, ablation_sampler, classifier_lib, dg, edm_sampler
+from fastdiff.compat.edm import PhiloxGenerator, ablation_sampler, classifier_lib, dg, edm_sampler, guided
 from fastdiff.models import Discriminator
 from fastdiff.schedules import VP
 from tests.checkpoints.test_convert import randomized
@@ -175,6 +178,25 @@ def test_the_ablation_sampler_takes_a_discriminator():
     guided = ablation_sampler(MODEL, LATENTS, num_steps=6, discriminator=linear, dg_weight_2nd_order=0.5)
     torch.testing.assert_close(guided, edm_sampler(MODEL, LATENTS, num_steps=6, discriminator=linear, dg_weight_2nd_order=0.5))
     assert (guided - ablation_sampler(MODEL, LATENTS, num_steps=6)).abs().max() > 1e-3
+
+
+def test_discriminators_are_not_kept_alive_and_their_plans_are():
+    class Told(torch.nn.Module):
+        def forward(self, x, timesteps=None, condition=None):
+            return linear(x, timesteps)
+
+    class Unhashable(Told):
+        __hash__ = None
+
+    told = Told()
+    samples = [edm_sampler(MODEL, LATENTS, num_steps=6, discriminator=told, boosting=boosting) for boosting in (False, False, True)]
+    assert torch.equal(samples[0], samples[1])
+    assert guided.guidance_of(told, None, 0, 2.0, 0.0, 0.01, 1.0) is guided.guidance_of(told, None, 0, 2.0, 0.0, 0.01, 1.0)
+    alive = weakref.ref(told)
+    del told
+    gc.collect()
+    assert alive() is None
+    assert torch.equal(edm_sampler(MODEL, LATENTS, num_steps=6, discriminator=Unhashable()), samples[0])
 
 
 @pytest.mark.parametrize("condition", [False, True])

@@ -5,7 +5,9 @@ The numbers of RECORDED are the original program's, with the model and the draws
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import re
 import sys
 from pathlib import Path
@@ -160,6 +162,56 @@ def test_controllable_generation_with_other_arguments(case):
     assert_recorded(function(model_of(name, False), *given, noise=Draws()), case)
 
 
+@pytest.mark.parametrize("corrector", ["none", "ald"])
+@pytest.mark.parametrize("kind", ["inpainter", "colorizer"])
+def test_known_data_beside_the_probability_flow_ode(kind, corrector):
+    """The predictor's noise is drawn, though not used, before that of the known data: as the plain loop does it."""
+    data, mask = torch.tanh(drawn(100)), (drawn(101) > 0).float()
+    given = (data, mask) if kind == "inpainter" else (data.mean(1, keepdim=True).repeat(1, 3, 1, 1),)
+    model, samples = Model(0.3), []
+
+    def neighbours(x, labels):  # through which known pixels act on the others
+        return model(0.5 * (x + x.roll(1, 3)), labels)
+
+    for process in (sde("vp", 30), unfused(sde("vp", 30))):
+        make, noise = getattr(controllable_generation, f"get_pc_{kind}"), Draws()
+        function = make(
+            process, sampling.ReverseDiffusionPredictor, sampling.get_corrector(corrector), same, 0.16, probability_flow=True,
+            continuous=True, eps=1e-3,
+        )  # fmt: skip
+        samples.append(function(neighbours, *given, noise=noise))
+        assert noise.calls == 1 + 30 * (3 + (corrector != "none"))
+    torch.testing.assert_close(samples[0], samples[1], rtol=0, atol=float(5e-5 * samples[1].abs().max()))
+
+
+def test_masks_may_be_boolean():
+    data, mask = torch.tanh(drawn(100)), drawn(101) > 0
+    inpaint = controllable_generation.get_pc_inpainter(
+        sde("vp", 30), sampling.ReverseDiffusionPredictor, None, same, 0.16, continuous=True, eps=1e-3
+    )
+    assert torch.equal(inpaint(Model(0.3), data, mask, noise=Draws()), inpaint(Model(0.3), data, mask.float(), noise=Draws()))
+
+
+@pytest.mark.parametrize(("snr", "n_steps"), [(0.0, 1), (0.16, 0)])
+def test_a_corrector_that_does_nothing_draws_its_noise(snr, n_steps):
+    arguments = (sde("vp", 30), SHAPE, sampling.ReverseDiffusionPredictor)
+    noise = Draws()
+    x, nfe = sampling.get_pc_sampler(*arguments, sampling.LangevinCorrector, same, snr, n_steps, continuous=True, device="cpu")(
+        Model(0.3), noise=noise
+    )
+    assert noise.calls == 1 + 30 * (1 + n_steps)
+    assert nfe == 30 * (n_steps + 1)
+
+    own = Draws()
+
+    def skipping(like):
+        own.calls += n_steps * (own.calls > 0)
+        return own(like)
+
+    expected, _ = sampling.get_pc_sampler(*arguments, None, same, 0.1, continuous=True, device="cpu")(Model(0.3), noise=skipping)
+    torch.testing.assert_close(x, expected, rtol=1e-5, atol=1e-4)
+
+
 def discrete_loss(kind: str, reduce_mean: bool, train: bool = False):
     if kind == "smld":
         return losses.get_smld_loss_fn(sde("ve", 100), train, reduce_mean)
@@ -285,6 +337,24 @@ def test_what_was_changed_runs_as_changed():
             mean = (2 - torch.sqrt(1 - beta)) * y + beta * score_fn(y, t.repeat(2))
             y = mean + torch.sqrt(beta) * drawn(i + 1)
         torch.testing.assert_close(x, mean, rtol=1e-5, atol=1e-5)
+
+
+def test_what_was_changed_in_place_runs_as_changed_too():
+    def fused(process) -> bool:
+        return sampling.as_sampler(process, sampling.ReverseDiffusionPredictor, None, 0.1, 1, False, True, 1e-3) is not None
+
+    def changed(change):
+        process = sde("vp", 30)
+        change(process)
+        return process
+
+    assert not fused(changed(lambda process: process.discrete_betas.mul_(2)))
+    assert not fused(changed(lambda process: setattr(process, "discretize", lambda x, t: (x, t))))
+    assert not fused(changed(lambda process: setattr(process, "alphas", process.alphas.numpy())))
+    assert fused(changed(lambda process: setattr(process, "note", "mine")))
+    copies = (copy.copy, copy.deepcopy, lambda process: pickle.loads(pickle.dumps(process)))
+    assert all(fused(make(sde(name, 30))) for make in copies for name in SDES)
+    assert not any(fused(make(changed(lambda process: process.alphas.mul_(2)))) for make in copies)
 
 
 @pytest.mark.parametrize("name", list(SDES))
@@ -423,6 +493,9 @@ def test_a_step_of_training_and_of_evaluation():
     assert not model.training
     assert torch.equal(model.weight.detach(), kept)
     assert state["step"] == 24
+    with pytest.raises(RuntimeError):
+        evaluate(state, data, t=given["t"], noise=torch.zeros(3))
+    assert torch.equal(model.weight.detach(), kept)  # after an error too
 
 
 def test_discrete_training_takes_the_losses_of_smld_and_ddpm():
@@ -496,6 +569,21 @@ def test_models_are_evaluated_where_they_are():
         assert not model.training
 
 
+def test_every_part_of_a_model_is_put_in_its_mode():
+    model = nn.Sequential(nn.Dropout()).eval()
+    model[0].train()
+    utils.get_model_fn(lambda x, labels: model(x))(drawn(0), torch.zeros(2))
+    assert model[0].training  # a function has no mode
+
+    class Two(nn.Sequential):
+        def forward(self, x, labels):
+            return super().forward(x)
+
+    model = Two(nn.Dropout()).eval()
+    model[0].train()
+    assert torch.equal(utils.get_model_fn(model)(drawn(0), torch.zeros(2)), drawn(0))
+
+
 def test_registries():
     @sampling.register_predictor
     class OfItsName(Half):
@@ -522,16 +610,29 @@ def test_errors():
         sampling.get_pc_sampler(sde("subvp", 30), SHAPE, ancestral, None, same, 0.1, device="cpu")(Model())
     with pytest.raises(ValueError, match="probability_flow: expected False with ancestral sampling"):
         sampling.get_pc_sampler(sde("vp", 30), SHAPE, ancestral, None, same, 0.1, probability_flow=True, device="cpu")(Model())
-    with pytest.raises(NotImplementedError, match="sde: expected a VPSDE, subVPSDE or VESDE, got ReverseSDE"):
+    with pytest.raises(NotImplementedError, match=r"sde: expected a VPSDE, subVPSDE or VESDE of .*, got .*ReverseSDE"):
         utils.get_score_fn(sde("vp", 30).reverse(same), Model())
+    with pytest.raises(NotImplementedError, match=r"VESDE of fastdiff.compat.score_sde.sde_lib, got .*\.VPSDE"):
+        utils.get_score_fn(type("VPSDE", (), {})(), Model())
+    sampler = sampling.get_pc_sampler(sde("vp", 30), SHAPE, sampling.EulerMaruyamaPredictor, None, same, 0.1, device="cpu")
+    with pytest.raises(ValueError, match=r"noise: expected a tensor \[2, 3, 4, 4\] from it, got \[3\]"):
+        sampler(Model(), noise=lambda like: torch.zeros(3))
+    with pytest.raises(TypeError, match=r"noise: expected a callable noise\(like\), got Tensor"):
+        sampler(Model(), noise=drawn(0))
     with pytest.raises(ValueError, match="hutchinson_type: expected 'Rademacher' or 'Gaussian', got 'Cauchy'"):
         score_sde.get_likelihood_fn(sde("vp", 30), same, "Cauchy")
     with pytest.raises(TypeError, match="vesde: expected a VESDE, got VPSDE"):
         losses.get_smld_loss_fn(sde("vp", 30), True)
     with pytest.raises(TypeError, match="vpsde: expected a VPSDE, got VESDE"):
         losses.get_ddpm_loss_fn(sde("ve", 30), True)
-    with pytest.raises(ValueError, match=r"t: expected \[2\] integers from 0 to 99, got \[2\] torch.float32"):
+    with pytest.raises(ValueError, match=r"t: expected a tensor \[2\] of integers from 0 to 99, got \[2\] torch.float32"):
         discrete_loss("ddpm", True)(Model(), drawn(0), t=torch.tensor([0.3, 0.8]))
+    for outside in ([-1, 3], [0, 100]):
+        with pytest.raises(ValueError, match=rf"t: expected a tensor \[2\] of integers from 0 to 99, got {min(outside)} to {max(outside)}"):
+            discrete_loss("smld", True)(Model(), drawn(0), t=torch.tensor(outside))
+    for t, shown in ((0.5, "float"), (torch.tensor([0.5]), r"\[1\] torch.float32")):
+        with pytest.raises(ValueError, match=rf"t: expected a tensor \[2\] of times, got {shown}"):
+            losses.get_sde_loss_fn(sde("vp", 30), True)(Model(), drawn(0), t=t)
     with pytest.raises(ValueError, match="optimize_fn: expected one for training, got None"):
         losses.get_step_fn(sde("vp", 30), True)
     with pytest.raises(ValueError, match="likelihood_weighting: expected False"):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from ...parametrizations import Parametrization
 from ...plan import Row
@@ -20,6 +24,8 @@ class Discrete(Fused):
     _source = "alphas_cumprod"
     #: The attribute with the alpha_bar before the first timestep: that of clean data, or not quite.
     _alpha_bar_before = "one"
+    #: The timestep that last drew noise of ours.
+    _last = -math.inf
 
     def _read(self) -> None:
         self._alpha_bar = self.alphas_cumprod.cpu().numpy()  # type: ignore[attr-defined]
@@ -35,6 +41,14 @@ class Discrete(Fused):
             return CLEAN
         alpha_bar = max(alpha_bar, _LEAST_ALPHA_BAR)
         return Level(((1 - alpha_bar) / alpha_bar) ** 0.5, alpha_bar**0.5)
+
+    def _run_noise(self, t: float, like: Tensor, generator: Any, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+        """_noise, with new keys where a run begins: schedules fall, and a program may run one again without set_timesteps."""
+        if generator is None:
+            if t >= self._last:
+                self._key, self._draw = None, 0
+            self._last = t
+        return self._noise(like, generator, dtype)
 
     def _clip(self) -> dict[str, float]:
         """Bounds of the estimate."""

@@ -36,6 +36,11 @@ PREDICTIONS: dict[str, Parametrization] = {
 _STEP, _STATE = OP.overload, int(Stream.STATE)
 _AUTOGRAD = {kind: getattr(torch._C.DispatchKey, f"Autograd{kind.upper()}") for kind in ("cpu", "cuda", "mps", "xpu")}
 
+with torch.inference_mode(False):
+    _UNCHANGED = torch.empty(0, device="cpu")
+#: How many tables a schedule remembers, one for each choice of a step's arguments.
+_KEPT = 8
+
 _excluded, _exclude = torch._C._dispatch_tls_is_dispatch_key_excluded, torch._C._dispatch_tls_set_dispatch_key_excluded
 
 
@@ -75,6 +80,7 @@ class Table:
             on |= self._copied([position] if on else list(dict.fromkeys([*self.rows, position])), device)
             return on[position]
 
+    @torch.inference_mode(False)  # else a first step in that mode would taint the tables for gradients
     def _copied(self, positions: list, device: torch.device) -> dict[Hashable, Tensor]:
         matrix = Plan("", tuple(self.row(position) for position in positions), 1.0).matrix()
         return dict(zip(positions, matrix.to(device, non_blocking=True).unbind(0), strict=True))
@@ -96,7 +102,7 @@ class Fused:
     #: The attribute beside config and timesteps that rows are made from.
     _source: ClassVar[str]
 
-    _made_for: tuple[Any, Any, Any] = (None, None, None)
+    _made_for: tuple[Any, Any, Any, Tensor, Tensor, int] = (None, None, None, _UNCHANGED, _UNCHANGED, 0)
     _tables: dict[Hashable, Table]
     _positions: Positions
     _refused = ""
@@ -153,9 +159,11 @@ class Fused:
 
     def _refresh(self) -> None:
         """Forget what was made for another config or schedule; a new schedule is a new run, with noise of its own."""
-        config, timesteps, source = self._made_for
+        config, timesteps, source, first, second, changes = self._made_for
         if config is self._internal_dict and timesteps is self.timesteps and source is getattr(self, self._source):  # type: ignore[attr-defined]
-            return
+            if first._version + second._version == changes:
+                return
+            timesteps = None
         if config is not self._internal_dict:  # type: ignore[attr-defined]
             self._refused = self._refusal()
             if self._refused:
@@ -163,7 +171,9 @@ class Fused:
         if timesteps is not self.timesteps:  # type: ignore[attr-defined]
             self._key, self._draw = None, 0
             self._positions = Positions(self.timesteps)  # type: ignore[attr-defined]
-        self._made_for = (self._internal_dict, self.timesteps, getattr(self, self._source))  # type: ignore[attr-defined]
+        timesteps, source = self.timesteps, getattr(self, self._source)  # type: ignore[attr-defined]
+        first, second = _counting(timesteps), _counting(source)
+        self._made_for = (self._internal_dict, timesteps, source, first, second, first._version + second._version)  # type: ignore[attr-defined]
         self._tables = {}
         self._read()
 
@@ -177,13 +187,16 @@ class Fused:
                 return f"{refusal.option}={config[refusal.option]!r}: {refusal.why}"
         if config.get("prediction_type", "epsilon") not in self.predictions:
             return f"prediction_type={config['prediction_type']!r}: the original has no such step"
-        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
+        theirs = next(cls for cls in type(self).__mro__ if cls.__module__.startswith("diffusers."))
+        for name, parameter in inspect.signature(theirs.__init__).parameters.items():  # type: ignore[misc]
             if name in config and name not in self.options and config[name] != parameter.default:
                 return f"{name}={config[name]!r}: an option that fastdiff does not know"
         return ""
 
     def _table(self, variant: Hashable = None) -> Table:
         if variant not in self._tables:
+            if len(self._tables) >= _KEPT:
+                self._tables.pop(next(iter(self._tables)))
             self._tables[variant] = Table(type(self).__name__, lambda position: self._row(position, variant), self._schedule())
         return self._tables[variant]
 
@@ -195,12 +208,18 @@ class Fused:
             return randn_tensor(like.shape, generator=generator, device=like.device, dtype=dtype), None
         key = self._key
         if key is None or key.shape[0] != like.shape[0] or key.device != like.device:
-            key = self._key = keys(torch.default_generator, like.shape[0]).to(like.device, non_blocking=True)
+            with torch.inference_mode(False):
+                key = self._key = keys(torch.default_generator, like.shape[0]).to(like.device, non_blocking=True)
         self._draw += 1
         return None, key
 
     def _launch(self, x: Tensor, F: Tensor, coef: Tensor, **operands: Any) -> tuple[Tensor, Tensor]:
-        """(y, D) of one fused step; operands by the names of the op, but return_D defaults to True."""
+        """(y, D) of one fused step; operands by the names of the op, but return_D defaults to True.
+
+        As in the original's arithmetic, a network's output of a wider type widens the state.
+        """
+        if F.dtype is not x.dtype:
+            x = x.to(torch.promote_types(x.dtype, F.dtype))
         if operands.get("key") is not None:
             operands |= {"draw": self._draw, "stream": _STATE}
         operands.setdefault("return_D", True)
@@ -216,6 +235,11 @@ class Fused:
         finally:
             _exclude(autograd, before)
         return y, D
+
+
+def _counting(tensor: Tensor | None) -> Tensor:
+    """The tensor whose _version counts the changes in place, or one that nobody changes where nothing counts them."""
+    return _UNCHANGED if tensor is None or tensor.is_inference() else tensor
 
 
 class Positions:
@@ -238,7 +262,10 @@ class Positions:
         if not isinstance(timestep, Tensor):
             return timestep
         if timestep.dim() == 0 and timestep.device == self._device:
-            address = timestep.data_ptr()
+            try:
+                address = timestep.data_ptr()
+            except RuntimeError:  # inside a transform of torch.func
+                address = -1
             if self._start <= address < self._end:
                 return self.values[(address - self._start) // self._size]
         return timestep.reshape(()).tolist()  # type: ignore[return-value]

@@ -57,7 +57,7 @@ class Sigmas(Fused):
 
     def _check_timestep(self, timestep: Any) -> None:
         """What the originals in sigma-space ask of a timestep."""
-        if isinstance(timestep, int) or (isinstance(timestep, Tensor) and timestep.dtype in _INTEGERS):
+        if isinstance(timestep, int) or (isinstance(timestep, Tensor) and timestep.dtype in _INTEGERS and timestep.is_cpu):
             raise ValueError(f"timestep: expected one of scheduler.timesteps, got {type(timestep).__name__}, which looks like an index")
         if not self.is_scale_input_called and type(self) not in _WARNED:  # type: ignore[attr-defined]
             _WARNED.add(type(self))

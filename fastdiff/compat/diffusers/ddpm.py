@@ -69,7 +69,7 @@ class DDPMScheduler(Discrete, diffusers.DDPMScheduler):
         table, t = self._table(), self._positions.value(timestep)
         row, z, key = table.row(t), None, None
         if row.draw >= 0 and (generator is not None or "c_n" in row.coef):
-            z, key = self._noise(sample, generator, model_output.dtype)
+            z, key = self._run_noise(t, sample, generator, model_output.dtype)
         if row.learned is not None:
             given: dict[str, Any] = {"key": key, "draw": self._draw, "stream": _STATE} if z is None else {"z": z}
             model_output, given = with_learned_variance(row, sample, model_output, given)

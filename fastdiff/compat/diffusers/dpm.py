@@ -143,7 +143,7 @@ class EDMDPMSolverMultistepScheduler(EDMScaled, _Multistep, diffusers.EDMDPMSolv
         self._refresh()
         if self._refused or self.num_inference_steps is None:
             return super().step(model_output, timestep, sample, generator, return_dict)
-        y = self._multistep(model_output, timestep, sample, None, generator, model_output.dtype)
+        y = self._multistep(model_output, timestep, sample, None, generator, torch.promote_types(sample.dtype, model_output.dtype))
         return SchedulerOutput(prev_sample=y) if return_dict else (y,)
 
 
@@ -194,7 +194,7 @@ class DPMSolverSinglestepScheduler(VarianceLevels, diffusers.DPMSolverSinglestep
         i = self._index(timestep)
         z = key = None
         if self.config.algorithm_type.startswith("sde"):
-            z, key = self._noise(sample, generator, model_output.dtype)
+            z, key = self._noise(sample, generator, torch.promote_types(sample.dtype, model_output.dtype))
         kept = [D for D in self.model_outputs if D is not None]
         order = min(self.order_list[i], len(kept) + 1)
         if order == 1:

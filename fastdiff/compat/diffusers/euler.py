@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 from diffusers.schedulers.scheduling_edm_euler import EDMEulerSchedulerOutput
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteSchedulerOutput
@@ -54,8 +55,8 @@ class _Churned(Scaled):
         i = self._index(timestep)
         sample = sample.to(torch.float32)  # as the original
         table = self._table(self._default)
-        if s_churn > 0 and s_tmin <= self._levels[i].sigma <= s_tmax:
-            table = self._table((min(s_churn / (len(self._levels) - 1), math.sqrt(2) - 1), s_noise))
+        if s_churn > 0 and np.float32(s_tmin) <= np.float32(self._levels[i].sigma) <= np.float32(s_tmax):  # as the original compares
+            table = self._table((float(min(s_churn / (len(self._levels) - 1), math.sqrt(2) - 1)), float(s_noise)))
             z, key = self._noise(sample, generator, model_output.dtype)
             sample, _ = self._launch(sample, sample, table.coef(("noise", i), sample.device), z=z, key=key, return_D=False)
         y, D = self._launch(sample, model_output, table.coef(i, sample.device))

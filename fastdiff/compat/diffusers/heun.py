@@ -52,7 +52,7 @@ class HeunDiscreteScheduler(Scaled, diffusers.HeunDiscreteScheduler):
     ) -> HeunDiscreteSchedulerOutput | tuple:
         """One of the two steps."""
         self._refresh()
-        if self._refused:
+        if self._refused or (self.dt is not None and self._first_D is None):  # the first half was the original's
             return super().step(model_output, timestep, sample, return_dict)
         i = self._index(timestep)
         if self.dt is None:

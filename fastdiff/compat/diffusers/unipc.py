@@ -88,9 +88,10 @@ class UniPCMultistepScheduler(VarianceLevels, diffusers.UniPCMultistepScheduler)
         if corrected:
             coef = table.coef(("correct", i, self.this_order), device)
             older = {f"H{k}": D for k, D in enumerate(kept[: min(self.this_order, 2)], 2)}
-            sample, D = self._launch(sample, model_output, coef, H1=self.last_sample, **older)
+            corrected_sample, D = self._launch(sample, model_output, coef, H1=self.last_sample, **older)
             if self.this_order == 3:
-                sample = torch.add(sample, kept[2], alpha=self._third(i, 3))
+                corrected_sample = torch.add(corrected_sample, kept[2], alpha=self._third(i, 3))
+            sample = corrected_sample.to(sample.dtype)  # as the original, whatever the network's type
         left = len(self.timesteps) - i
         order = min(self.config.solver_order, left) if self.config.lower_order_final else self.config.solver_order
         self.this_order = order = min(order, self.lower_order_nums + 1)
@@ -100,6 +101,7 @@ class UniPCMultistepScheduler(VarianceLevels, diffusers.UniPCMultistepScheduler)
             y, _ = self._launch(sample, D, table.coef(("predict", i, order), device), return_D=False, **history)
         else:
             y, D = self._launch(sample, model_output, table.coef(("first", i, order), device), **history)
+        y = y.to(sample.dtype)
         self.model_outputs = [*self.model_outputs[1:], D]
         self.timestep_list = [*self.timestep_list[1:], timestep]
         self.lower_order_nums = min(self.lower_order_nums + 1, self.config.solver_order)

@@ -132,6 +132,10 @@ def main(
     torchrun --standalone --nproc_per_node=2 -m fastdiff.compat.edm.generate --network=net.pkl --outdir=out --seeds=0-999
     """
     wanted = parse_int_list(seeds)
+    if not wanted:
+        raise ValueError(f"--seeds: expected at least one, got {seeds!r}")
+    if outdir.exists() and not outdir.is_dir():
+        raise ValueError(f"--outdir: expected a folder, got the file {outdir}")
     among = world(device)
     opened = open_network(network, among.device)
     net: Any = opened.net

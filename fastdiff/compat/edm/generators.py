@@ -31,7 +31,7 @@ class StackedRandomGenerator:
     def randn(self, size: Sequence[int], **kwargs: Any) -> Tensor:
         """[B, ...] standard normals; kwargs as torch.randn takes them."""
         _expect_batch(size, len(self.generators))
-        return torch.stack([torch.randn(*size[1:], generator=generator, **kwargs) for generator in self.generators])
+        return torch.stack([torch.randn(tuple(size[1:]), generator=generator, **kwargs) for generator in self.generators])
 
     def randn_like(self, input: Tensor) -> Tensor:
         """Standard normals with the shape, dtype, layout and device of a tensor."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary, proxy
 
 import torch
 from torch import Tensor
@@ -88,20 +88,41 @@ class RatioGuidance(Guidance):
             return torch.autograd.grad(ratio.sum(), leaf)[0], ratio.detach()
 
 
-@lru_cache(maxsize=4)  # discriminators are large
+#: How many of a discriminator are kept.
+_KEPT = 8
+_OF_DISCRIMINATORS: WeakKeyDictionary[Any, dict[tuple[Any, ...], RatioGuidance]] = WeakKeyDictionary()
+
+
 def guidance_of(
     discriminator: Any, vpsde_of: Any, img_resolution: int, weight: float, second_order_weight: float, time_min: float, time_max: float
 ) -> RatioGuidance:
     """The guidance of DG's arguments; one object for equal arguments, since plans remember what was derived by which object.
 
+    It does not keep the discriminator alive: whoever runs it does.
+
     Raises:
         TypeError: a discriminator of another kind; ValueError: times out of order.
     """
+    if not hasattr(discriminator, "log_ratio") and not callable(discriminator):
+        got = type(discriminator).__name__
+        raise TypeError(f"discriminator: expected a Discriminator or a callable (x, timesteps=, condition=), got {got}")
+    arguments = (vpsde_of, img_resolution, weight, second_order_weight, time_min, time_max)
+    try:
+        kept = _OF_DISCRIMINATORS.setdefault(discriminator, {})
+    except TypeError:  # an object that cannot be weakly referenced, or hashed
+        return _new_guidance(discriminator, *arguments)
+    if arguments not in kept:
+        while len(kept) >= _KEPT:
+            kept.pop(next(iter(kept)))
+        kept[arguments] = _new_guidance(proxy(discriminator), *arguments)
+    return kept[arguments]
+
+
+def _new_guidance(
+    discriminator: Any, vpsde_of: Any, img_resolution: int, weight: float, second_order_weight: float, time_min: float, time_max: float
+) -> RatioGuidance:
     teller = discriminator
     if not hasattr(discriminator, "log_ratio"):
-        if not callable(discriminator):
-            got = type(discriminator).__name__
-            raise TypeError(f"discriminator: expected a Discriminator or a callable (x, timesteps=, condition=), got {got}")
         teller = Told(discriminator, vpsde() if vpsde_of is None else vpsde_of, img_resolution)
     guidance = discriminator_guidance(teller, weight, second_order_weight, time_min, time_max)
     return RatioGuidance(guidance.gradient, weight, second_order_weight, window=guidance.window, teller=teller)

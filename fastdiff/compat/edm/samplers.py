@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -36,8 +37,8 @@ def edm_sampler(
     """EDM's stochastic Heun sampler (Karras et al. 2022, algorithm 2), with epsilon scaling and discriminator guidance.
 
     Args:
-        net: called as net(x, sigma, class_labels), x [B, C, H, W] in state_dtype and sigma [B]; its sigma_min, sigma_max and round_sigma
-            are respected.
+        net: called as net(x, sigma, class_labels), x [B, C, H, W] in state_dtype and sigma a scalar, or [B] with boosting; its sigma_min,
+            sigma_max and round_sigma are respected.
         latents: [B, C, H, W] standard normals; class_labels: passed to net as they are.
         randn_like: called once for each of upstream's draws, in its order and in float64, used or not: torch.randn_like, or that of a
             StackedRandomGenerator, give upstream's noise. A PhiloxGenerator, or its randn_like, is not called: the steps make the
@@ -59,10 +60,11 @@ def edm_sampler(
         ValueError, TypeError: name the argument, what was expected and what came.
     """
     sampler = EDMSampler(
-        num_steps, sigma_min, sigma_max, rho, S_churn=S_churn, S_min=S_min, S_max=S_max, S_noise=S_noise, eps_scale=_scaling(eps_scaler)
-    )
-    guidance = _guidance(net, discriminator, vpsde, dg_weight_1st_order, dg_weight_2nd_order, time_min, time_max)
+        _count("num_steps", num_steps), eps_scale=eps_scaler if isinstance(eps_scaler, EpsilonScaling) else float(eps_scaler),
+        **_numbers(sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, S_churn=S_churn, S_min=S_min, S_max=S_max, S_noise=S_noise),
+    )  # fmt: skip
     request = _Request(net, latents, class_labels, randn_like, seeds, state_dtype, differentiable)
+    guidance = _guidance(net, discriminator, vpsde, dg_weight_1st_order, dg_weight_2nd_order, time_min, time_max)
     if not boosting or guidance is None or not dg_weight_1st_order:
         return request.run(plan_of_network(sampler, net), guidance)
     plain, boosted = boosted_plans(sampler, net)
@@ -83,19 +85,22 @@ def ablation_sampler(
 
     Args:
         solver, discretization, schedule, scaling, epsilon_s, C_1, C_2, M, alpha: see `fastdiff.EDMSampler`.
-        eps_scaler: as EDM-ES applies it, to the scaled state; an EpsilonScaling says it otherwise.
+        eps_scaler: as EDM-ES applies it, to the scaled state and at predictors alone; an EpsilonScaling says it otherwise.
         All others: see `edm_sampler`.
 
     Returns, raises:
         As `edm_sampler`.
     """
     sampler = EDMSampler(
-        num_steps, sigma_min, sigma_max, rho, solver=solver, alpha=alpha, discretization=discretization, schedule=schedule,
-        scaling=scaling, S_churn=S_churn, S_min=S_min, S_max=S_max, S_noise=S_noise, eps_scale=_scaling(eps_scaler),
-        epsilon_s=epsilon_s, C_1=C_1, C_2=C_2, M=M,
+        _count("num_steps", num_steps), solver=solver, discretization=discretization, schedule=schedule, scaling=scaling,
+        eps_scale=eps_scaler if isinstance(eps_scaler, EpsilonScaling) else _OfPredictors(float(eps_scaler)), M=_count("M", M),
+        **_numbers(
+            sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, alpha=alpha, epsilon_s=epsilon_s, C_1=C_1, C_2=C_2, S_churn=S_churn,
+            S_min=S_min, S_max=S_max, S_noise=S_noise,
+        ),
     )  # fmt: skip
-    guidance = _guidance(net, discriminator, vpsde, dg_weight_1st_order, dg_weight_2nd_order, time_min, time_max)
     request = _Request(net, latents, class_labels, randn_like, seeds, state_dtype, differentiable)
+    guidance = _guidance(net, discriminator, vpsde, dg_weight_1st_order, dg_weight_2nd_order, time_min, time_max)
     return request.run(plan_of_network(sampler, net), guidance)
 
 
@@ -112,8 +117,12 @@ class _Request:
     differentiable: bool | None
 
     def __post_init__(self) -> None:
+        if not callable(self.net):
+            raise TypeError(f"net: expected a callable (x, sigma, class_labels), got {type(self.net).__name__}")
         if not isinstance(self.latents, Tensor):
             raise TypeError(f"latents: expected a tensor [B, ...], got {type(self.latents).__name__}")
+        if not self.latents.dim():
+            raise ValueError("latents: expected [B, ...], got []")
         if self.state_dtype not in (torch.float32, torch.float64):
             raise ValueError(f"state_dtype: expected torch.float32 or torch.float64, got {self.state_dtype}")
         if self.randn_like is not None and self.seeds is not None:
@@ -133,12 +142,16 @@ class _Request:
             plan, guidance = choice.plan, choice.guidance
         wanted = self.latents.requires_grad if self.differentiable is None else self.differentiable
         return run(
-            plan, self._call, self.latents.to(self.state_dtype), key=key, noise=noise, guidance=guidance,
+            plan, self._call_each if boosted else self._call, self.latents.to(self.state_dtype), key=key, noise=noise, guidance=guidance,
             condition={"class_labels": self.class_labels}, progress=False, differentiable=wanted and torch.is_grad_enabled(),
         )  # fmt: skip
 
     def _call(self, x: Tensor, sigma: Tensor, class_labels: Tensor | None) -> Tensor:
-        return self.net(x, sigma, class_labels)  # by position: upstream's users may call their labels otherwise
+        """As upstream calls it: by position, since users may call their labels otherwise, and with one sigma for all."""
+        return self.net(x, sigma[0] if len(sigma) else sigma, class_labels)
+
+    def _call_each(self, x: Tensor, sigma: Tensor, class_labels: Tensor | None) -> Tensor:
+        return self.net(x, sigma, class_labels)
 
     def _key(self, generator: PhiloxGenerator | None, plan: Plan) -> Tensor | None:
         batch, device = len(self.latents), self.latents.device
@@ -194,5 +207,34 @@ def _guidance(
     return guidance_of(discriminator, vpsde, resolution, float(weight), float(second_order_weight), float(time_min), float(time_max))
 
 
-def _scaling(eps_scaler: float | EpsilonScaling) -> EpsilonScaling:
-    return eps_scaler if isinstance(eps_scaler, EpsilonScaling) else EpsilonScaling(float(eps_scaler), of_scaled_state=True)
+def _count(name: str, value: Any) -> int:
+    """A number of steps, as NumPy and torch have integers too."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer >= 1, got {value!r}") from None
+    if count < 1:
+        raise ValueError(f"{name}: expected an integer >= 1, got {count}")
+    return count
+
+
+def _numbers(**given: Any) -> dict[str, Any]:
+    """Numbers as plain floats, of which plans are made and found again; those that are None are left out."""
+    for name, value in given.items():
+        if not isinstance(value, float | None):
+            try:
+                given[name] = float(value)
+            except (TypeError, ValueError, RuntimeError):
+                raise TypeError(f"{name}: expected a number, got {value!r}") from None
+    return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _OfPredictors(EpsilonScaling):
+    """EDM-ES's ablation_sampler: eps of the scaled state, and Heun's second slope as it is."""
+
+    of_scaled_state: bool = True
+
+    def apply(self, plan: Plan) -> Plan:
+        scaled = super().apply(plan)
+        return scaled.map_rows(lambda i, row: row if row.order == 1 else plan.rows[i])

@@ -96,11 +96,24 @@ def watching(callback: Callable[[dict[str, Any]], Any] | None, sigmas: Tensor, d
             if begins_step(plan, info.call):
                 i = len(hats) - 1 - plan.rows[info.call].remaining
                 x, denoised = info.before.to(dtype), info.D.to(dtype)
-                callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": hats[i], "denoised": denoised})
+                show(callback, {"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": hats[i], "denoised": denoised})
 
         return see
 
     return watch
+
+
+def show(callback: Callable[[dict[str, Any]], Any], info: dict[str, Any]) -> None:
+    """Give a callback what there is to see of a step that has been made.
+
+    Raises:
+        ValueError: it changed x or denoised in place, which upstream's step, made after it, would follow.
+    """
+    shown = [info[name] for name in ("x", "denoised") if not info[name].is_inference()]
+    versions = [tensor._version for tensor in shown]
+    callback(info)
+    if [tensor._version for tensor in shown] != versions:
+        raise ValueError("callback: expected one that leaves x and denoised as they are, got one that changes them in place")
 
 
 def begins_step(plan: Plan, call: int) -> bool:

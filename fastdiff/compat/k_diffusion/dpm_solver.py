@@ -17,7 +17,7 @@ from ...progress import wanted
 from ...samplers import DPMSolverFast
 from ...samplers._rows import ancestral_split
 from ...samplers.dpm_fast import inner_level, second_weight, third_weight
-from ._running import NoiseSampler, advance, begins_step, check_call, state_of
+from ._running import NoiseSampler, advance, begins_step, check_call, show, state_of
 from .noise import keys_of
 
 Cache = dict[str, Tensor]
@@ -129,7 +129,8 @@ class DPMSolver(nn.Module):
         noise_sampler: NoiseSampler | None = None,
     ) -> Tensor:  # fmt: skip
         """DPM-Solver-fast with nfe network calls, as one plan."""
-        return self._fast(x, t_start, t_end, DPMSolverFast(nfe, _level(t_end), _level(t_start), eta, s_noise), noise_sampler, True)
+        sampler = DPMSolverFast(nfe, _level(t_end), _level(t_start), float(eta), float(s_noise))
+        return self._fast(x, t_start, t_end, sampler, noise_sampler, True)
 
     def _fast(
         self, x: Tensor, t_start: Tensor, t_end: Tensor, sampler: DPMSolverFast, noise_sampler: NoiseSampler | None, disable: bool | None
@@ -147,7 +148,7 @@ class DPMSolver(nn.Module):
                 if begins_step(plan, info.call):
                     i = len(sampler.orders) - 1 - plan.rows[info.call].remaining
                     x_now, denoised = info.before.to(x.dtype), info.D.to(x.dtype)
-                    self.info_callback({"x": x_now, "i": i, "t": times[i], "t_up": times[i], "denoised": denoised})  # type: ignore[misc]
+                    show(self.info_callback, {"x": x_now, "i": i, "t": times[i], "t_up": times[i], "denoised": denoised})  # type: ignore[arg-type]
 
             return see
 
@@ -166,6 +167,7 @@ class DPMSolver(nn.Module):
         """(x, counts): steps whose length the difference of orders `order` and `order - 1` chooses; the host waits for each error."""
         if order not in (2, 3):
             raise ValueError(f"order: expected 2 or 3, got {order}")
+        eta, s_noise = float(eta), float(s_noise)
         s, end = float(t_start), float(t_end)
         forward = end > s
         if not forward and eta:
@@ -173,6 +175,8 @@ class DPMSolver(nn.Module):
         key = keys_of(None, x) if eta and noise_sampler is None else None
         pid = PIDStepSizeController(abs(h_init) if forward else -abs(h_init), pcoeff, icoeff, dcoeff, 1.5 if eta else order, accept_safety)
         info = {"steps": 0, "nfe": 0, "n_accept": 0, "n_reject": 0}
+        if x.numel() == 0:  # there is no error to follow
+            return x, info
         before = x
         while s < end - 1e-5 if forward else s > end + 1e-5:
             t = min(end, s + pid.h) if forward else max(end, s + pid.h)
@@ -218,7 +222,7 @@ def sample_dpm_fast(
 ) -> Tensor:  # fmt: skip
     """DPM-Solver-fast: n network calls from sigma_max to sigma_min."""
     solver, t_start, t_end = _solver(model, x, sigma_min, sigma_max, extra_args, callback)
-    sampler = DPMSolverFast(n, float(sigma_min), float(sigma_max), eta, s_noise)
+    sampler = DPMSolverFast(n, float(sigma_min), float(sigma_max), float(eta), float(s_noise))
     return solver._fast(x, t_start, t_end, sampler, noise_sampler, disable)
 
 
@@ -252,7 +256,12 @@ def _solver(
             raise ValueError(f"{name}: expected a number > 0, got {value}")
     solver = DPMSolver(model, extra_args)
     if callback is not None:
-        solver.info_callback = lambda info: callback({"sigma": solver.sigma(info["t"]), "sigma_hat": solver.sigma(info["t_up"]), **info})
+
+        def see(info: dict[str, Any]) -> None:
+            states = {name: info[name].to(x.dtype) for name in ("x", "denoised")}  # half types run in float32
+            callback({"sigma": solver.sigma(info["t"]), "sigma_hat": solver.sigma(info["t_up"]), **info, **states})
+
+        solver.info_callback = see
     return solver, solver.t(torch.as_tensor(sigma_max)), solver.t(torch.as_tensor(sigma_min))
 
 

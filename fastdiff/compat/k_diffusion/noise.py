@@ -23,6 +23,8 @@ def default_noise_sampler(x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
 
 def keys_of(seed: int | Sequence[int] | None, x: Tensor) -> Tensor:
     """[B] noise keys: of a seed, of one seed for each sample, or drawn from torch's global generator."""
+    if isinstance(seed, Tensor) and seed.dim() == 0:
+        seed = int(seed)
     return keys(torch.default_generator if seed is None else seed, x.shape[0], device=x.device)
 
 
@@ -38,6 +40,8 @@ class BatchedBrownianTree:
 
     def __init__(self, x: Tensor, t0: Any, t1: Any, seed: int | Sequence[int] | None = None, **kwargs: Any) -> None:
         low, high, self.sign = self.sort(float(t0), float(t1))
+        if not low < high:
+            raise ValueError(f"t0, t1: expected two different times, got {low} and {high}")
         self.like, self.key, self.low, self.width = x, keys_of(seed, x), low, high - low
         # In the path's clock q = 1/sigma^2 time runs from width to twice that: its grid is then almost even in t.
         self.path = BrownianPath(self._level(high) * (1 - _SLACK), self._level(low) * (1 + _SLACK), depth=20)
@@ -49,8 +53,11 @@ class BatchedBrownianTree:
 
     def __call__(self, t0: Any, t1: Any) -> Tensor:
         low, high, sign = self.sort(float(t0), float(t1))
+        slack = _SLACK * self.width
         if low == high:
             return torch.zeros_like(self.like)
+        if not (self.low - slack <= low and high <= self.low + self.width + slack):
+            raise ValueError(f"t0, t1: expected times within [{self.low}, {self.low + self.width}], got {low} and {high}")
         span = self._level(low), self._level(high)
         z = self.path.resolving([span]).noise(self.like, self.key, *span)
         return z * (math.sqrt(high - low) * sign * self.sign)
@@ -78,7 +85,8 @@ class BrownianTreeNoiseSampler:
         self.path: BrownianPath | None = None
         if transform is None:
             self.like, self.key = x, keys_of(seed, x)
-            self.path = BrownianPath(float(sigma_min) * (1 - _SLACK), float(sigma_max) * (1 + _SLACK))
+            low, high = sorted((float(sigma_min), float(sigma_max)))
+            self.path = BrownianPath(low * (1 - _SLACK), high * (1 + _SLACK))
         else:
             t0, t1 = (transform(torch.as_tensor(sigma)) for sigma in (sigma_min, sigma_max))
             self.tree = BatchedBrownianTree(x, t0, t1, seed)

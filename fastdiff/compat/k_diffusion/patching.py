@@ -11,16 +11,17 @@ _ORIGINALS: dict[ModuleType, dict[str, object]] = {}
 
 
 class Patched:
-    """What `patch` did; as a context manager it is undone at the end."""
+    """What `patch` did; as a context manager it is undone at the end, unless the module had been patched before."""
 
-    def __init__(self, module: ModuleType) -> None:
-        self.module = module
+    def __init__(self, module: ModuleType, first: bool = True) -> None:
+        self.module, self.first = module, first
 
     def __enter__(self) -> Patched:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        unpatch(self.module)
+        if self.first:
+            unpatch(self.module)
 
 
 def patch(module: ModuleType | None = None) -> Patched:
@@ -36,11 +37,12 @@ def patch(module: ModuleType | None = None) -> Patched:
         ImportError: k-diffusion is not installed, or its own imports fail.
     """
     module = _upstream() if module is None else module
-    if module not in _ORIGINALS:
+    first = module not in _ORIGINALS
+    if first:
         _ORIGINALS[module] = {name: getattr(module, name) for name in sampling.__all__ if hasattr(module, name)}
     for name in _ORIGINALS[module]:
         setattr(module, name, getattr(sampling, name))
-    return Patched(module)
+    return Patched(module, first)
 
 
 def unpatch(module: ModuleType | None = None) -> None:

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from ...samplers import (
@@ -177,7 +178,13 @@ def _churned(
     """One of the samplers that may raise the level before a step."""
     if not s_churn >= 0:
         raise ValueError(f"s_churn: expected a number >= 0, got {s_churn}")
-    make = functools.partial(EDMSampler, solver=solver, S_churn=s_churn, S_min=s_tmin, S_max=s_tmax, S_noise=s_noise)
+
+    def make(**levels: Any) -> Sampler:
+        if not s_churn:
+            return EDMSampler(solver=solver, **levels)
+        low, high = (_rounded(bound, sigmas.dtype) for bound in (s_tmin, s_tmax))  # upstream compares in the levels' dtype
+        return EDMSampler(solver=solver, S_churn=float(s_churn), S_min=low, S_max=high, S_noise=float(s_noise), **levels)
+
     return _run(make, model, x, sigmas, extra_args, callback, disable, noise_sampler, lambda levels: list(itertools.pairwise(levels)))
 
 
@@ -186,7 +193,7 @@ def _stepwise(
     noise_sampler: NoiseSampler | None, **arguments: Any,
 ) -> Tensor:  # fmt: skip
     """One of the samplers whose draws, if it has any, follow each step that does not end at 0."""
-    make = functools.partial(make, falling=False, **arguments)
+    make = functools.partial(make, falling=False, **_numbers(arguments))
     return _run(make, model, x, sigmas, extra_args, callback, disable, noise_sampler, _above_zero if "eta" in arguments else lambda _: [])
 
 
@@ -206,8 +213,17 @@ def _sde(
             r = arguments["r"]
             return [span for a, b in _above_zero(levels) for span in ((a, a ** (1 - r) * b**r), (a, b))]
 
-    make = functools.partial(make, falling=False, eta=eta, **arguments)
+    make = functools.partial(make, falling=False, **_numbers({"eta": eta, **arguments}))
     return _run(make, model, x, sigmas, extra_args, callback, disable, noise_sampler, draws)
+
+
+def _rounded(number: Any, dtype: torch.dtype) -> float:
+    return torch.tensor(float(number), dtype=dtype, device="cpu").item()
+
+
+def _numbers(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with 0-dim tensors read: plans are kept by what they are made from, and tensors are equal to themselves alone."""
+    return {name: value.item() if isinstance(value, Tensor) else value for name, value in arguments.items()}
 
 
 def _above_zero(levels: tuple[float, ...]) -> list[tuple[float, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,20 @@ Noise = Callable[[Tensor], Tensor]
 def new_keys(batch: int, device: torch.device) -> Tensor:
     """[batch] noise keys that torch.manual_seed makes repeat."""
     return keys(torch.default_generator, batch, device=device)
+
+
+def first_draw(noise: Noise, shape: Sequence[int], device: torch.device) -> Tensor:
+    """The draw of the prior.
+
+    Raises:
+        TypeError: not a callable; ValueError: one that returns something else than normals of that shape.
+    """
+    if not callable(noise):
+        raise TypeError(f"noise: expected a callable noise(like), got {type(noise).__name__}")
+    z = noise(torch.empty(*shape, device=device))
+    if z.shape != tuple(shape):
+        raise ValueError(f"noise: expected a tensor {list(shape)} from it, got {list(z.shape)}")
+    return z
 
 
 class Keyed:

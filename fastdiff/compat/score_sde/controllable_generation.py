@@ -34,6 +34,7 @@ def get_pc_inpainter(
     def pc_inpainter(model: Model, data: Tensor, mask: Tensor, *, noise: Noise | None = noise) -> Tensor:
         with torch.no_grad():
             draw = Keyed(new_keys(len(data), data.device)) if noise is None else noise
+            mask = mask.to(data.dtype)
             first = data * mask + prior_sample(sde, data.shape, data.device, draw) * (1 - mask)
             return inverse_scaler(sampled(model, Known(data, mask, parity=True), first, draw))
 
@@ -76,6 +77,8 @@ def _around_known_data(
         sampler = as_sampler(sde, predictor, corrector, snr, n_steps, probability_flow, False, eps)
         # The known data of the loop enter after every row: as the original's do with one corrector step and a predictor.
         if sampler is None or sampler.predictor == "none" or not denoise or sampler.corrector_steps > 1:
+            return None
+        if probability_flow:  # its predictor draws noise that it does not use, before that of the known data
             return None
         plan, net = plan_for(sampler, _networks.parametrization_of(sde, continuous)), _networks.network_of(model, sde, continuous)
         return run(plan, net, first / sde.process.prior_std, noise=noise, known=known, progress=False)

@@ -74,6 +74,8 @@ def get_sde_loss_fn(
     def loss_fn(model: Any, batch: Tensor, *, t: Tensor | None = None, noise: Tensor | Noise | None = None) -> Tensor:
         if t is None:
             t = torch.rand(len(batch), device=batch.device) * (sde.T - eps) + eps
+        elif not isinstance(t, Tensor) or t.shape != (len(batch),):
+            raise ValueError(f"t: expected a tensor [{len(batch)}] of times, got {_shown(t)}")
         if not _networks.fusible(sde):
             return _of_any_sde(sde, model, batch, t, noise, train, reduce_mean, continuous, likelihood_weighting).mean()
         net = _networks.network_of(model, sde, continuous, train)
@@ -174,9 +176,10 @@ def get_step_fn(
         with torch.no_grad():
             ema.store(model.parameters())
             ema.copy_to(model.parameters())
-            loss = loss_fn(model, batch, t=t, noise=noise)
-            ema.restore(model.parameters())
-        return loss
+            try:
+                return loss_fn(model, batch, t=t, noise=noise)
+            finally:
+                ema.restore(model.parameters())
 
     return step_fn
 
@@ -210,9 +213,16 @@ def _of_any_sde(sde, model, batch, t, noise, train, reduce_mean, continuous, lik
 def _labels(t: Tensor | None, N: int, batch: Tensor) -> Tensor:
     if t is None:
         return torch.randint(0, N, (len(batch),), device=batch.device)
-    if t.is_floating_point() or t.shape != (len(batch),):
-        raise ValueError(f"t: expected [{len(batch)}] integers from 0 to {N - 1}, got {list(t.shape)} {t.dtype}")
+    expected = f"t: expected a tensor [{len(batch)}] of integers from 0 to {N - 1}"
+    if not isinstance(t, Tensor) or t.is_floating_point() or t.shape != (len(batch),):
+        raise ValueError(f"{expected}, got {_shown(t)}")
+    if t.device.type == "cpu" and not bool(((t >= 0) & (t < N)).all()):  # elsewhere the question would wait for the device
+        raise ValueError(f"{expected}, got {t.min()} to {t.max()}")
     return t.to(batch.device)
+
+
+def _shown(t: Any) -> str:
+    return f"{list(t.shape)} {t.dtype}" if isinstance(t, Tensor) else type(t).__name__
 
 
 def _with_labels(model: Any, labels: Tensor, train: bool) -> Callable[[Tensor, Tensor], Tensor]:

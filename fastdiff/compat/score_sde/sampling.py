@@ -17,7 +17,7 @@ from ...ode import ODESolver, integrate
 from ...samplers import PCSampler
 from .._plans import plan_for
 from . import _networks, sde_lib
-from ._noise import Keyed, Noise, new_keys
+from ._noise import Keyed, Noise, first_draw, new_keys
 from ._scipy import solve_ivp
 from ._steps import (
     CORRECTORS,
@@ -127,7 +127,7 @@ def get_pc_sampler(
             else:
                 plan, net = plan_for(fused, _networks.parametrization_of(sde, continuous)), _networks.network_of(model, sde, continuous)
                 key = new_keys(shape[0], where) if noise is None else None
-                latents = noise(torch.empty(*shape, device=where)) if noise is not None else randn(shape, key, device=where)  # type: ignore[arg-type]
+                latents = randn(shape, key, device=where) if noise is None else first_draw(noise, shape, where)  # type: ignore[arg-type]
                 x = run(plan, net, latents, key=key, noise=noise, progress=False)
             return inverse_scaler(x), sde.N * (n_steps + 1)
 
@@ -159,7 +159,7 @@ def get_ode_sampler(
         where = _networks.device_of(model, device)
         draw = Keyed(new_keys(shape[0], where)) if noise is None else noise
         with torch.no_grad():
-            x = prior_sample(sde, shape, where, draw) if z is None else z
+            x = prior_sample(sde, shape, where, draw) if z is None else z.to(where)
             solve = _on_the_device if method == "RK45" and _networks.fusible(sde) else _in_scipy
             x, nfe = solve(sde, model, x, eps, rtol, atol, method)
             if denoise:
@@ -197,6 +197,8 @@ def as_sampler(
     predictor, corrector = _PREDICTOR_NAMES[predictor], _CORRECTOR_NAMES[corrector]
     if predictor == "ancestral_sampling" and isinstance(sde, sde_lib.subVPSDE):
         return None  # the class says why not
+    if corrector != "none" and not (snr > 0 and n_steps > 0):
+        return None  # the class does nothing, and draws its noise
     correct = {} if corrector == "none" else {"snr": float(snr), "corrector_steps": n_steps}
     return PCSampler(
         sde.process, steps=sde.N, predictor=predictor, corrector=corrector, eps=float(eps), denoise=bool(denoise),
@@ -207,7 +209,7 @@ def as_sampler(
 def prior_sample(sde: sde_lib.SDE, shape: Sequence[int], device: torch.device, noise: Noise) -> Tensor:
     """A sample of the prior of any SDE; that of one of the user's own draws as it will."""
     if isinstance(sde, sde_lib.VPSDE | sde_lib.subVPSDE | sde_lib.VESDE) and _is_ours(sde.prior_sampling):
-        return sde.process.prior_std * noise(torch.empty(*shape, device=device))
+        return sde.process.prior_std * first_draw(noise, shape, device)
     return sde.prior_sampling(shape).to(device)
 
 

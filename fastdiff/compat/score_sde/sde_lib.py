@@ -100,7 +100,7 @@ class _View(SDE):
 
     def __init__(self, N: int) -> None:
         super().__init__(N)
-        self._as_made: dict[str, object] = {}
+        self._as_made: dict[str, tuple[object, int]] = {}
 
     @property
     @abstractmethod
@@ -128,20 +128,38 @@ class _View(SDE):
 
     def _made(self) -> None:
         """Remember the attributes: a run is fused only while they are what the constructor made of its arguments."""
-        self._as_made = {name: value for name, value in vars(self).items() if name != "_as_made"}
+        self._as_made = {name: (value, _version(value)) for name, value in vars(self).items() if name != "_as_made"}
 
     @property
     def as_made(self) -> bool:
-        """Whether nobody has changed an attribute since the object was made."""
+        """Whether nobody has set an attribute, written to a table or put a method of their own on the object since it was made."""
 
-        def same(new: object, old: object) -> bool:
-            return new is old or (not isinstance(new, Tensor) and new == old)
+        def same(name: str, new: object) -> bool:
+            if name not in self._as_made:
+                return not hasattr(type(self), name)
+            old, version = self._as_made[name]
+            if isinstance(new, Tensor) or isinstance(old, Tensor):
+                return new is old and _version(new) == version
+            return new == old
 
-        return all(same(getattr(self, name, None), value) for name, value in self._as_made.items())
+        return bool(self._as_made) and all(same(name, value) for name, value in vars(self).items() if name != "_as_made")
+
+    def __getstate__(self) -> dict[str, object]:
+        return vars(self) | {"_as_made": self.as_made}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state | {"_as_made": {}})
+        if state["_as_made"]:
+            self._made()  # a copy's tables are tensors of their own
 
     def timestep(self, t: Tensor) -> Tensor:
         """[B] int64 index into the discrete tables."""
         return (t * (self.N - 1) / self.T).long()
+
+
+def _version(value: object) -> int:
+    """How often a tensor was written to, where it counts that."""
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
 
 
 class _LinearBeta(_View):

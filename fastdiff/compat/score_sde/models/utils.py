@@ -59,7 +59,7 @@ def get_model_fn(model: Callable[[Tensor, Tensor], Tensor], train: bool = False)
     """model(x, labels), in training or in evaluation mode at each call."""
 
     def model_fn(x: Tensor, labels: Tensor) -> Tensor:
-        if isinstance(model, torch.nn.Module) and model.training != train:
+        if isinstance(model, torch.nn.Module):
             model.train(train)
         return model(x, labels)
 
@@ -96,8 +96,12 @@ def get_score_fn(
             return -model_fn(x, labels) / column(sde.sqrt_1m_alphas_cumprod.to(x.device)[labels.long()], x, x.dtype)
 
     else:
-        raise NotImplementedError(f"sde: expected a VPSDE, subVPSDE or VESDE, got {type(sde).__name__}")
+        raise NotImplementedError(f"sde: expected a VPSDE, subVPSDE or VESDE of {sde_lib.__name__}, got {_name(sde)}")
     return score_fn
+
+
+def _name(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def to_flattened_numpy(x: Tensor) -> np.ndarray:
