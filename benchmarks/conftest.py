@@ -68,6 +68,8 @@ def compare(benchmark, request):
                 ours()
 
         benchmark.pedantic(batch, setup=peers_first, rounds=rounds, warmup_rounds=1)
+        if benchmark.stats is None:  # --benchmark-disable: verified, not timed
+            return
         own = statistics.median(benchmark.stats.stats.data) / counts["fastdiff"]
         row = {
             "case": case,

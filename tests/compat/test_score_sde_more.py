@@ -20,6 +20,7 @@ from torch import nn
 import fastdiff
 from fastdiff import Stream
 from fastdiff.compat import score_sde
+from fastdiff.compat._handed_over import HANDED_OVER
 from fastdiff.compat._plans import plan_for
 from fastdiff.compat.score_sde import controllable_generation, losses, sampling, sde_lib
 from fastdiff.compat.score_sde.models import ema, utils
@@ -145,7 +146,9 @@ def test_networks_of_discrete_time(case):
 ])  # fmt: skip
 def test_own_classes_keep_working(case, classes):
     name = case.split()[0]
+    HANDED_OVER.clear()
     assert_recorded(pc(name, *classes, model_of(name, True), eps=0.03 if name == "subvp" else 1e-3), case)
+    assert any("a plain loop" in what for what in HANDED_OVER) == (classes != (None, None))
 
 
 @pytest.mark.parametrize("case", [case for case in RECORDED if "inpainter" in case or "colorizer" in case])

@@ -15,6 +15,7 @@ from ...loop import run
 from ...noise import randn
 from ...ode import ODESolver, integrate
 from ...samplers import PCSampler
+from .._handed_over import record
 from .._plans import plan_for
 from . import _networks, sde_lib
 from ._noise import Keyed, Noise, first_draw, new_keys
@@ -123,6 +124,9 @@ def get_pc_sampler(
         fused = as_sampler(sde, predictor, corrector, snr, n_steps, probability_flow, denoise, eps)
         with torch.no_grad():
             if fused is None:
+                record(
+                    "score_sde", f"{_name(predictor)}, {_name(corrector)} on {_name(type(sde))}: a plain loop with the original's semantics"
+                )
                 x = _unfused(model, where, Keyed(new_keys(shape[0], where)) if noise is None else noise)
             else:
                 plan, net = plan_for(fused, _networks.parametrization_of(sde, continuous)), _networks.network_of(model, sde, continuous)
@@ -140,6 +144,10 @@ def get_pc_sampler(
         return x_mean if denoise else x
 
     return pc_sampler
+
+
+def _name(cls: Any) -> str:
+    return getattr(cls, "__name__", "none" if cls is None else type(cls).__name__)
 
 
 def get_ode_sampler(
