@@ -42,7 +42,7 @@ class Discrete(Fused):
         alpha_bar = max(alpha_bar, _LEAST_ALPHA_BAR)
         return Level(((1 - alpha_bar) / alpha_bar) ** 0.5, alpha_bar**0.5)
 
-    def _run_noise(self, t: float, like: Tensor, generator: Any, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+    def _run_noise(self, t: float, like: Tensor, generator: Any, dtype: torch.dtype) -> dict[str, Any]:
         """_noise, with new keys where a run begins: schedules fall, and a program may run one again without set_timesteps."""
         if generator is None:
             if t >= self._last:

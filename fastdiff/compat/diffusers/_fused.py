@@ -202,36 +202,33 @@ class Fused:
 
     # ---- one step ----
 
-    def _noise(self, like: Tensor, generator: Any, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
-        """(z, key): the original's noise where a generator is given, else keys drawn from torch's global generator once a run."""
+    def _noise(self, like: Tensor, generator: Any, dtype: torch.dtype) -> dict[str, Any]:
+        """Operands: the original's noise z where a generator is given, else keys drawn from torch's global generator once a run."""
         if generator is not None:
-            return randn_tensor(like.shape, generator=generator, device=like.device, dtype=dtype), None
+            return {"z": randn_tensor(like.shape, generator=generator, device=like.device, dtype=dtype)}
         key = self._key
         if key is None or key.shape[0] != like.shape[0] or key.device != like.device:
             with torch.inference_mode(False):
                 key = self._key = keys(torch.default_generator, like.shape[0]).to(like.device, non_blocking=True)
         self._draw += 1
-        return None, key
+        return {"key": key, "draw": self._draw, "stream": _STATE}
 
-    def _launch(self, x: Tensor, F: Tensor, coef: Tensor, **operands: Any) -> tuple[Tensor, Tensor]:
-        """(y, D) of one fused step; operands by the names of the op, but return_D defaults to True.
+    def _launch(self, x: Tensor, F: Tensor, coef: Tensor, return_D: bool = True, **operands: Any) -> tuple[Tensor, Tensor]:
+        """(y, D) of one fused step; operands by the names of the op.
 
         As in the original's arithmetic, a network's output of a wider type widens the state.
         """
         if F.dtype is not x.dtype:
             x = x.to(torch.promote_types(x.dtype, F.dtype))
-        if operands.get("key") is not None:
-            operands |= {"draw": self._draw, "stream": _STATE}
-        operands.setdefault("return_D", True)
         if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (x, F, *operands.values())):
-            y, _, D, _ = _STEP(x, F, coef, **operands)
+            y, _, D, _ = _STEP(x, F, coef, return_D=return_D, **operands)
             return y, D
         # Below autograd, whose bookkeeping in Python costs 20 us; see fastdiff/loop.py.
         autograd = _AUTOGRAD.get(x.device.type, torch._C.DispatchKey.AutogradOther)
         before = _excluded(autograd)
         _exclude(autograd, True)
         try:
-            y, _, D, _ = _STEP(x, F, coef, **operands)
+            y, _, D, _ = _STEP(x, F, coef, return_D=return_D, **operands)
         finally:
             _exclude(autograd, before)
         return y, D

@@ -18,6 +18,11 @@ _INTEGERS = (torch.int32, torch.int64)
 _WARNED: set[type] = set()
 
 
+def in_float32(sample: Tensor) -> Tensor:
+    """The state as the originals of Euler's kind keep it in a step."""
+    return sample if sample.dtype is torch.float32 else sample.to(torch.float32)
+
+
 class Sigmas(Fused):
     """What schedulers with a step index share."""
 

@@ -48,11 +48,12 @@ class DDIMScheduler(Discrete, diffusers.DDIMScheduler):
         if eta > 0 and variance_noise is not None and generator is not None:
             raise ValueError("variance_noise: expected none beside a generator, got both")
         table, t = self._table((float(eta), use_clipped_model_output)), self._positions.value(timestep)
-        z = key = None
-        if eta > 0:
-            z, key = (variance_noise, None) if variance_noise is not None else self._run_noise(t, sample, generator, model_output.dtype)
-        history = {"H1": model_output} if "c_h1" in table.row(t).coef else {}
-        y, D = self._launch(sample, model_output, table.coef(t, sample.device), z=z, key=key, **history)
+        operands: dict[str, Any] = {"H1": model_output} if "c_h1" in table.row(t).coef else {}
+        if eta > 0 and variance_noise is not None:
+            operands["z"] = variance_noise
+        elif eta > 0:
+            operands |= self._run_noise(t, sample, generator, model_output.dtype)
+        y, D = self._launch(sample, model_output, table.coef(t, sample.device), **operands)
         return DDIMSchedulerOutput(prev_sample=y, pred_original_sample=D) if return_dict else (y, D)
 
 

@@ -16,7 +16,7 @@ from ...loop import with_learned_variance
 from ...plan import Row
 from ...samplers import DDPM
 from ._discrete import Discrete
-from ._fused import _STATE, PREDICTIONS, Refusal
+from ._fused import PREDICTIONS, Refusal
 from ._options import BETAS, CLIP, SPACING, THRESHOLD, THRESHOLDING
 
 _VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "learned_range": "learned"}
@@ -67,14 +67,12 @@ class DDPMScheduler(Discrete, diffusers.DDPMScheduler):
         if self._refused:
             return super().step(model_output, timestep, sample, generator, return_dict)
         table, t = self._table(), self._positions.value(timestep)
-        row, z, key = table.row(t), None, None
+        row, operands = table.row(t), {}
         if row.draw >= 0 and (generator is not None or "c_n" in row.coef):
-            z, key = self._run_noise(t, sample, generator, model_output.dtype)
+            operands = self._run_noise(t, sample, generator, model_output.dtype)
         if row.learned is not None:
-            given: dict[str, Any] = {"key": key, "draw": self._draw, "stream": _STATE} if z is None else {"z": z}
-            model_output, given = with_learned_variance(row, sample, model_output, given)
-            z, key = given.get("z"), None
-        y, D = self._launch(sample, model_output, table.coef(t, sample.device), z=z, key=key)
+            model_output, operands = with_learned_variance(row, sample, model_output, operands)
+        y, D = self._launch(sample, model_output, table.coef(t, sample.device), **operands)
         return DDPMSchedulerOutput(prev_sample=y, pred_original_sample=D) if return_dict else (y, D)
 
 

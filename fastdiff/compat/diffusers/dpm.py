@@ -80,12 +80,11 @@ class _Multistep(Sigmas):
         self, model_output: Tensor, timestep: Any, sample: Tensor, z: Tensor | None, generator: Any, dtype: torch.dtype
     ) -> Tensor:
         i = self._index(timestep)
-        key = None
-        if z is None and self.config.algorithm_type.startswith("sde"):  # type: ignore[attr-defined]
-            z, key = self._noise(sample, generator, dtype)
         order, kept = self._order(i), self.model_outputs
-        history = {f"H{k}": kept[-k] for k in range(1, order)}
-        y, D = self._launch(sample, model_output, self._table().coef((i, order), sample.device), z=z, key=key, **history)
+        operands = {f"H{k}": kept[-k] for k in range(1, order)}
+        if self.config.algorithm_type.startswith("sde"):  # type: ignore[attr-defined]
+            operands |= self._noise(sample, generator, dtype) if z is None else {"z": z}
+        y, D = self._launch(sample, model_output, self._table().coef((i, order), sample.device), **operands)
         self.model_outputs = [*kept[1:], D]
         self.lower_order_nums = min(self.lower_order_nums + 1, self.config.solver_order)  # type: ignore[attr-defined]
         self._step_index = i + 1
@@ -192,15 +191,14 @@ class DPMSolverSinglestepScheduler(VarianceLevels, diffusers.DPMSolverSinglestep
         if self.config.variance_type in ("learned", "learned_range") and self.config.prediction_type == "epsilon":
             model_output = model_output[:, : sample.shape[1]]
         i = self._index(timestep)
-        z = key = None
-        if self.config.algorithm_type.startswith("sde"):
-            z, key = self._noise(sample, generator, torch.promote_types(sample.dtype, model_output.dtype))
         kept = [D for D in self.model_outputs if D is not None]
         order = min(self.order_list[i], len(kept) + 1)
         if order == 1:
             self.sample = sample
-        history = {f"H{k}": D for k, D in enumerate([self.sample, *kept[::-1]][:order], 1)} if order > 1 else {}
-        y, D = self._launch(sample, model_output, self._table().coef((i, order), sample.device), z=z, key=key, **history)
+        operands = {f"H{k}": D for k, D in enumerate([self.sample, *kept[::-1]][:order], 1)} if order > 1 else {}
+        if self.config.algorithm_type.startswith("sde"):
+            operands |= self._noise(sample, generator, torch.promote_types(sample.dtype, model_output.dtype))
+        y, D = self._launch(sample, model_output, self._table().coef((i, order), sample.device), **operands)
         self.model_outputs = [*self.model_outputs[1:], D]
         self._step_index = i + 1
         return SchedulerOutput(prev_sample=y) if return_dict else (y,)

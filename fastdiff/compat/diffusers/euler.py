@@ -21,7 +21,7 @@ from ...plan import Row
 from ...samplers._rows import Level, ancestral_split, make_row
 from ._fused import PREDICTIONS
 from ._options import BETAS, SIGMAS, SPACING
-from ._sigmas import EDMScaled, Scaled, Sigmas
+from ._sigmas import EDMScaled, Scaled, Sigmas, in_float32
 
 
 class _Churned(Scaled):
@@ -53,12 +53,12 @@ class _Churned(Scaled):
         s_churn, s_tmin, s_tmax, s_noise = churn
         self._check_timestep(timestep)
         i = self._index(timestep)
-        sample = sample.to(torch.float32)  # as the original
+        sample = in_float32(sample)
         table = self._table(self._default)
         if s_churn > 0 and np.float32(s_tmin) <= np.float32(self._levels[i].sigma) <= np.float32(s_tmax):  # as the original compares
             table = self._table((float(min(s_churn / (len(self._levels) - 1), math.sqrt(2) - 1)), float(s_noise)))
-            z, key = self._noise(sample, generator, model_output.dtype)
-            sample, _ = self._launch(sample, sample, table.coef(("noise", i), sample.device), z=z, key=key, return_D=False)
+            noise = self._noise(sample, generator, model_output.dtype)
+            sample, _ = self._launch(sample, sample, table.coef(("noise", i), sample.device), return_D=False, **noise)
         y, D = self._launch(sample, model_output, table.coef(i, sample.device))
         self._step_index = i + 1
         return y if y.dtype == model_output.dtype else y.to(model_output.dtype), D
@@ -138,9 +138,9 @@ class EulerAncestralDiscreteScheduler(Scaled, diffusers.EulerAncestralDiscreteSc
             return super().step(model_output, timestep, sample, generator, return_dict)
         self._check_timestep(timestep)
         i = self._index(timestep)
-        sample = sample.to(torch.float32)  # as the original
-        z, key = self._noise(sample, generator, model_output.dtype)
-        y, D = self._launch(sample, model_output, self._table().coef(i, sample.device), z=z, key=key)
+        sample = in_float32(sample)
+        noise = self._noise(sample, generator, model_output.dtype)
+        y, D = self._launch(sample, model_output, self._table().coef(i, sample.device), **noise)
         self._step_index = i + 1
         y = y if y.dtype == model_output.dtype else y.to(model_output.dtype)
         return EulerAncestralDiscreteSchedulerOutput(prev_sample=y, pred_original_sample=D) if return_dict else (y, D)
@@ -179,9 +179,9 @@ class FlowMatchEulerDiscreteScheduler(Sigmas, diffusers.FlowMatchEulerDiscreteSc
         self.is_scale_input_called = True
         self._check_timestep(timestep)
         i = self._index(timestep)
-        sample = sample.to(torch.float32)  # as the original
-        z, key = self._noise(sample, generator, sample.dtype) if self.config.stochastic_sampling else (None, None)
-        y, _ = self._launch(sample, model_output, self._table().coef(i, sample.device), z=z, key=key, return_D=False)
+        sample = in_float32(sample)
+        noise = self._noise(sample, generator, sample.dtype) if self.config.stochastic_sampling else {}
+        y, _ = self._launch(sample, model_output, self._table().coef(i, sample.device), return_D=False, **noise)
         self._step_index = i + 1
         y = y if y.dtype == model_output.dtype else y.to(model_output.dtype)
         return FlowMatchEulerDiscreteSchedulerOutput(prev_sample=y) if return_dict else (y,)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...ops.langevin_row import OP as LANGEVIN
 from ...plan import Row
-from ._fused import _STATE, Fused
+from ._fused import Fused
 
 
 class ScoreSdeVeScheduler(Fused, diffusers.ScoreSdeVeScheduler):
@@ -50,8 +50,7 @@ class ScoreSdeVeScheduler(Fused, diffusers.ScoreSdeVeScheduler):
             return super().step_pred(model_output, timestep, sample, generator, return_dict)
         sample = sample.to(torch.promote_types(sample.dtype, torch.float32))  # as the original's coefficients make it
         coef = self._table().coef(self._positions.value(timestep), sample.device)
-        z, key = self._noise(sample, generator, sample.dtype)
-        y, mean = self._launch(sample, model_output, coef, z=z, key=key)
+        y, mean = self._launch(sample, model_output, coef, **self._noise(sample, generator, sample.dtype))
         return SdeVeOutput(prev_sample=y, prev_sample_mean=mean) if return_dict else (y, mean)
 
     def step_correct(
@@ -64,10 +63,7 @@ class ScoreSdeVeScheduler(Fused, diffusers.ScoreSdeVeScheduler):
         if self._refused:
             return super().step_correct(model_output, sample, generator, return_dict)
         sample = sample.to(torch.promote_types(sample.dtype, torch.float32))  # as the original's coefficients make it
-        z, key = self._noise(sample, generator, torch.get_default_dtype())
-        draw = self._draw if key is not None else 0
-        row = LANGEVIN.overload(
-            sample, model_output, self._table().coef("correct", sample.device), None, None, z, key, draw, _STATE, True
-        )  # fmt: skip
-        y, _ = self._launch(sample, model_output, row, z=z, key=key, return_D=False)
+        noise = self._noise(sample, generator, torch.get_default_dtype())
+        row = LANGEVIN.overload(sample, model_output, self._table().coef("correct", sample.device), shared=True, **noise)
+        y, _ = self._launch(sample, model_output, row, return_D=False, **noise)
         return SchedulerOutput(prev_sample=y) if return_dict else (y,)
