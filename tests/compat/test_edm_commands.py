@@ -229,7 +229,7 @@ def test_fid_chooses_the_images_that_upstream_chooses(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("calc", "--images={a}", "--ref={ref}", "--num=91"), "images: expected at least 91, got 90"),
+        (("calc", "--images={a}", "--ref={ref}", "--num=91"), "images: expected at least 91, got 90 in"),
         (("calc", "--images={a}", "--ref=/nowhere.npz"), "/nowhere.npz"),
         (("calc", "--images={a}", "--ref={plain}", "--num=2"), "--features: expected inception:FILE"),
         (("calc", "--images={a}", "--ref={plain}", "--num=2", "--features=cats"), "features: expected digits, or inception:FILE"),

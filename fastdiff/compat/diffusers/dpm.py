@@ -40,6 +40,12 @@ class VarianceLevels(Sigmas):
 
     predictions = Sigmas.predictions | {"flow_prediction"}
 
+    def _without_variance(self, model_output: Tensor, sample: Tensor) -> Tensor:
+        """The channels of the estimate, where a network predicts its variance too."""
+        config = self.config  # type: ignore[attr-defined]
+        learned = config.variance_type in ("learned", "learned_range") and config.prediction_type == "epsilon"
+        return model_output[:, : sample.shape[1]] if learned else model_output
+
     def _level(self, sigma: float) -> Level:
         if self.config.get("use_flow_sigmas", False):  # type: ignore[attr-defined]
             return Level(sigma / (1 - sigma), 1 - sigma)
@@ -113,8 +119,7 @@ class DPMSolverMultistepScheduler(_Multistep, VarianceLevels, diffusers.DPMSolve
         self._refresh()
         if self._refused or self.num_inference_steps is None:
             return super().step(model_output, timestep, sample, generator, variance_noise, return_dict)
-        if self.config.variance_type in ("learned", "learned_range") and self.config.prediction_type == "epsilon":
-            model_output = model_output[:, : sample.shape[1]]
+        model_output = self._without_variance(model_output, sample)
         y = self._multistep(model_output, timestep, sample, variance_noise, generator, torch.float32)
         return SchedulerOutput(prev_sample=y) if return_dict else (y,)
 
@@ -188,8 +193,7 @@ class DPMSolverSinglestepScheduler(VarianceLevels, diffusers.DPMSolverSinglestep
         self._refresh()
         if self._refused or self.num_inference_steps is None:
             return super().step(model_output, timestep, sample, generator, return_dict)
-        if self.config.variance_type in ("learned", "learned_range") and self.config.prediction_type == "epsilon":
-            model_output = model_output[:, : sample.shape[1]]
+        model_output = self._without_variance(model_output, sample)
         i = self._index(timestep)
         kept = [D for D in self.model_outputs if D is not None]
         order = min(self.order_list[i], len(kept) + 1)

@@ -50,7 +50,7 @@ def choose(data: ImageData, count: int | None, seed: int = 0) -> Chosen:
         ValueError: fewer than `count`, or than two.
     """
     if count is not None and len(data) < count:
-        raise ValueError(f"images: expected at least {count}, got {len(data)} in {data.name}")
+        raise ValueError(f"images: expected at least {count}, got {len(data)} in {data.name}; --num={len(data)} takes what is there")
     if len(data) < 2:
         raise ValueError(f"images: expected at least 2 to have statistics, got {len(data)} in {data.name}")
     index = np.arange(len(data))
